@@ -1,0 +1,58 @@
+"""Builds the kernels: every ``csrc/<name>.pyx`` becomes ``sadik.kernels.native.<name>``.
+
+Environment:
+    SADIK_DEBUG=1           every Cython and C check on, no optimisation (``make debug``)
+    SADIK_BUILD=ring,merkle only these kernels, while you work on them
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("SADIK_DEBUG") == "1"
+ONLY = [name for name in os.environ.get("SADIK_BUILD", "").split(",") if name]
+JOBS = os.cpu_count() or 1
+SOURCES = Path("csrc")
+
+# Checks are off only behind validation at each kernel's entry; the debug build turns them back on.
+DIRECTIVES = {
+    "language_level": 3,
+    "embedsignature": False,
+    "boundscheck": DEBUG,
+    "wraparound": False,
+    "initializedcheck": DEBUG,
+    "overflowcheck": DEBUG,
+    "cdivision": not DEBUG,
+    "nonecheck": DEBUG,
+}
+COMPILE = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-DNDEBUG"]
+
+names = sorted(path.stem for path in SOURCES.glob("*.pyx"))
+# An empty glob once made a pure-Python wheel without a word: stop instead.
+if not names:
+    sys.exit(f"no kernels found in {SOURCES.resolve()}; a wheel without them would not run")
+if unknown := sorted(set(ONLY) - set(names)):
+    sys.exit(f"SADIK_BUILD names no such kernel: {', '.join(unknown)}")
+
+extensions = cythonize(
+    [
+        Extension(
+            f"sadik.kernels.native.{name}",
+            [str(SOURCES / f"{name}.pyx")],
+            include_dirs=[str(SOURCES)],
+            extra_compile_args=COMPILE,
+            depends=[str(path) for pattern in ("*.pxd", "*.h") for path in sorted(SOURCES.glob(pattern))],
+        )
+        for name in (ONLY or names)
+    ],
+    compiler_directives=DIRECTIVES,
+    build_dir="build/debug" if DEBUG else "build/cython",
+    include_path=[str(SOURCES)],
+    nthreads=0 if len(ONLY) == 1 else JOBS,
+    force=DEBUG,
+)
+
+setup(ext_modules=extensions, options={"build_ext": {"parallel": JOBS}})
