@@ -9,8 +9,8 @@ per node, on a directory it locks, and serves all partitions. It never looks int
   process. It is durable (survives a power cut) once a sync that began after it has succeeded: ``sync`` does it here and now, ``sync_begin``
   and ``sync_done`` let a thread do it. Tickets order the two.
 * **Absent, stored or error.** An unreadable record is ERROR, never ABSENT and never an older version.
-* **Spaces.** A space is a number the node gives to each life of a bucket. Counting is per space; ``retire`` makes all of a space
-  garbage in O(1) (FLUSHDB). A record of a retired space is still returned by reads: hiding it is the node's part.
+* **Spaces.** A space is a number (uint32, from 1) the node gives to each life of a bucket. Counting is per space; ``retire`` makes
+  all of a space garbage in O(1) (FLUSHDB), reclaimed by compaction. A record of a retired space is still returned by reads: hiding it is the node's part.
 * **System table.** A few small named values (buckets, birth facts), in the same log and durability order as the data.
 * Not thread-safe, but for the callable in a ``SyncRequest``.
 """
@@ -146,8 +146,12 @@ class Engine(Protocol):
         """Keys of a space that are not flagged dead; O(1)."""
         ...
 
+    def declare_spaces(self, live: Sequence[int]) -> None:
+        """After an open, before any write: the spaces that count. Whatever lies in another one is garbage; new spaces get greater numbers."""
+        ...
+
     def retire(self, space: int) -> None:
-        """Everything in ``space`` is garbage from now on; its count is 0. Must be told again after each open, before anything else."""
+        """Everything in ``space`` is garbage from now on and its count is 0: O(1). Space numbers are never used again."""
         ...
 
     def system_put(self, name: bytes, value: bytes) -> int:
@@ -177,6 +181,13 @@ class Engine(Protocol):
 
     def sync_done(self, request: SyncRequest, error: OSError | None) -> None:
         """The request has run. With an error the engine refuses writes from now on."""
+        ...
+
+    def maintain(self, bytes_max: int) -> bool:
+        """One bounded step of background work (compaction, snapshots), moving about ``bytes_max`` bytes; True when there is more to do.
+
+        Never blocks on a sync: what it deletes waits until ``sync_done`` has told that its replacement is durable.
+        """
         ...
 
     def statistics(self) -> Statistics: ...
