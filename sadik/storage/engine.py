@@ -35,8 +35,10 @@ VALUE_BYTES_MAX: Final = (1 << 30) - 1
 class ReadBatch(NamedTuple):
     """Stored values, packed: value i is ``data[offsets[i]:offsets[i + 1]]``, empty unless ``status[i]`` is STORED.
 
-    status: uint8 each; offsets: int64, count + 1.
+    status: uint8 each; offsets: int64, count + 1. ``count`` is how many of the digests asked for were read.
     """
+
+    count: int
 
     status: bytearray
     data: bytes | bytearray
@@ -80,8 +82,11 @@ class Statistics:
 class Engine(Protocol):
     """What every engine does. Digests are 16 bytes; batches take them one after another in one buffer."""
 
-    def read_batch(self, count: int, digests: Buffer) -> ReadBatch:
-        """Values of ``count`` digests."""
+    def read_batch(self, count: int, digests: Buffer, bytes_max: int = VALUE_BYTES_MAX) -> ReadBatch:
+        """Values of ``count`` digests, stopping before the values read exceed ``bytes_max``, but not before the first one.
+
+        The bound is what keeps a pipeline of reads of big values from filling the memory: the rest is asked for again.
+        """
         ...
 
     def write_batch(
@@ -160,6 +165,11 @@ class Engine(Protocol):
 
     def system_items(self) -> Iterator[tuple[bytes, bytes]]:
         """All of them, sorted by name."""
+        ...
+
+    @property
+    def losses(self) -> int:
+        """How often anything stored was found unreadable or was given up; when it rises the node draws a new actor."""
         ...
 
     @property

@@ -1,0 +1,126 @@
+"""Durability as the node promises it: when to sync, and who waits for it.
+
+| mode | a write is acknowledged | a power cut may take |
+|---|---|---|
+| ``always`` | after a sync that began after it (group commit: one sync serves all writes handed over before it) | nothing acknowledged |
+| ``interval`` | when the operating system has it; a sync begins every ``interval_ms`` | the writes since the last finished sync began |
+| ``never`` | when the operating system has it; synced at a clean stop alone | whatever the system had not written by itself |
+
+In every mode the death of the process alone loses nothing acknowledged. After a failed sync nothing is acknowledged
+any more: those who wait are told "unknown", and the engine refuses writes until it is opened again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Literal
+
+from sadik.env.clock import Clock
+from sadik.env.worker import Worker
+from sadik.errors import StorageFailed
+from sadik.storage.engine import Engine, SyncRequest
+
+SyncMode = Literal["always", "interval", "never"]
+Waiter = Callable[[StorageFailed | None], None]
+
+
+class SyncService:
+    """Runs an engine's syncs off the event loop, one at a time.
+
+    Attributes:
+        acknowledged: Writes with a ticket up to this one may be acknowledged now.
+        on_sync: Called with (seconds, error) after each sync, for metrics.
+    """
+
+    def __init__(self, engine: Engine, worker: Worker, clock: Clock, mode: SyncMode, interval_ms: int) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._clock = clock
+        self._mode = mode
+        self._interval_s = interval_ms / 1000
+        self._running: SyncRequest | None = None
+        self._began_ns = 0
+        self._again = False
+        self._waiters: deque[tuple[int, Waiter]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._failed: StorageFailed | None = None
+        self.on_sync: Callable[[float, OSError | None], None] = lambda seconds, error: None
+
+    @property
+    def waits(self) -> bool:
+        """Whether acknowledgements wait for a sync."""
+        return self._mode == "always"
+
+    def start(self) -> None:
+        """Begin the interval's timer, where there is one."""
+        if self._mode == "interval":
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
+
+    def pending(self, ticket: int) -> bool:
+        """Whether a write with this ticket still waits for a sync before it may be acknowledged."""
+        return self._mode == "always" and ticket > self._engine.durable_ticket
+
+    def wait(self, ticket: int, waiter: Waiter) -> None:
+        """Call ``waiter`` once ``ticket`` is durable, or with the error that says it never will be. Tickets come in rising order."""
+        if self._failed is not None:
+            waiter(self._failed)
+            return
+        self._waiters.append((ticket, waiter))
+        self._begin()
+
+    async def stop(self) -> None:
+        """Wait for the running sync; then make everything durable."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._running is not None:
+            await self._idle.wait()
+        if self._failed is None:
+            self._begin()
+            while self._running is not None:
+                await self._idle.wait()
+
+    def sync_soon(self) -> None:
+        """Begin a sync now, or right after the one that runs."""
+        self._begin()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._running is not None:
+            self._again = True
+            return
+        if self._failed is not None:
+            return
+        request = self._engine.sync_begin()
+        if request is None:
+            return
+        self._running = request
+        self._again = False
+        self._idle.clear()
+        self._began_ns = self._clock.monotonic_ns()
+        self._worker.submit(request.run, self._finished)
+
+    def _finished(self, error: OSError | None) -> None:
+        request, self._running = self._running, None
+        assert request is not None, "a sync finished that nobody began"
+        self._engine.sync_done(request, error)
+        self.on_sync((self._clock.monotonic_ns() - self._began_ns) / 1e9, error)
+        self._idle.set()
+        if error is not None:
+            self._failed = StorageFailed(f"sync failed: {error}; the outcome is unknown", maybe_applied=True)
+            waiting, self._waiters = self._waiters, deque()
+            for _, waiter in waiting:
+                waiter(self._failed)
+            return
+        durable = self._engine.durable_ticket
+        while self._waiters and self._waiters[0][0] <= durable:
+            self._waiters.popleft()[1](None)
+        if self._again or self._waiters:
+            self._begin()
