@@ -1,13 +1,13 @@
 """Everything an operator can set, once: its name, default, range, unit and the reason for the number.
 
 One frozen dataclass per component; ``NodeConfig`` holds them all and is the only thing a node is built from.
-Each field made by ``setting`` is an option: ``RespConfig.connections_max`` is the flag
-``--resp-connections-max``, the variable ``SADIK_RESP_CONNECTIONS_MAX`` and the TOML key ``resp_connections_max``. ``SETTINGS``
-lists them for the command line, which therefore knows no option, default or range of its own.
+Each field made by ``setting`` is an option: ``StorageConfig.sync_interval_ms`` is the flag
+``--sync-interval-ms``, the variable ``SADIK_SYNC_INTERVAL_MS`` and the TOML key ``sync_interval_ms``.
+``SETTINGS`` lists them for the command line, which knows no option, default or range of its own.
 
 Pure data: nothing here reads a file, the environment or a clock. A value out of range raises
-``InvalidRequest`` with the option's name, whoever builds the object. Sizes are bytes, times milliseconds; both
-say so in their names.
+``InvalidRequest`` with the option's name, whoever builds the object. Sizes are bytes, times are milliseconds;
+both say so in their names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from sadik.errors import InvalidRequest
 from sadik.ids import NodeId
@@ -26,6 +26,7 @@ __all__ = [
     "PARTITIONS_DEFAULT",
     "SETTINGS",
     "Address",
+    "EngineName",
     "HttpConfig",
     "LimitsConfig",
     "LogConfig",
@@ -33,6 +34,7 @@ __all__ = [
     "NodeConfig",
     "RespConfig",
     "StorageConfig",
+    "SyncMode",
     "build",
 ]
 
@@ -46,6 +48,9 @@ DAY: Final = 24 * HOUR
 CLUSTER_DEFAULT: Final = "sadik"
 PARTITIONS_DEFAULT: Final = 1024
 """Q of a new cluster: 100 nodes still hold about 30 of the 3072 replicas each, so loads stay even."""
+
+EngineName = Literal["log", "memory", "lmdb"]
+SyncMode = Literal["always", "interval", "never"]
 
 NAME_PATTERN: Final = r"[A-Za-z0-9._-]{1,64}"
 
@@ -177,19 +182,19 @@ class StorageConfig(Component):
 
     GROUP: ClassVar[str] = "Storage"
 
-    engine: str = setting(
+    engine: EngineName = setting(
         "log",
         "choice",
         "log: append-only files. memory: forgets at exit. lmdb: needs sadik[lmdb].",
-        choices=("log", "memory", "lmdb"),
+        choices=get_args(EngineName),
     )
-    sync: str = setting(
+    sync: SyncMode = setting(
         "interval",
         "choice",
-        "When a write counts as done. always: it is on disk. interval: the operating system has it, and it is "
-        "on disk within --sync-interval-ms. never: the operating system has it. Each survives the death of the "
-        "process; a power cut takes nothing, one interval, or more.",
-        choices=("always", "interval", "never"),
+        "When a write counts as done. always: it is on disk. interval: the operating system has it, and "
+        "it is on disk within --sync-interval-ms. never: the operating system has it. Each survives the "
+        "death of the process; a power cut takes nothing, one interval, or more.",
+        choices=get_args(SyncMode),
     )
     sync_interval_ms: int = setting(
         SECOND,
@@ -203,7 +208,7 @@ class StorageConfig(Component):
         "bytes",
         "One file of the log: large enough that files are few, small enough to compact in steps.",
         low=MIB,
-        high=4 * GIB - 1,
+        high=4 * GIB - MIB,
     )
     compaction_bytes_per_second: int = setting(
         32 * MIB,
@@ -239,7 +244,14 @@ class LimitsConfig(Component):
         "All values of one key together; a client's write that leaves more is refused. "
         "Rises with --value-bytes-max.",
         low=256 * KIB,
-        high=GIB - 1,
+        high=GIB - MIB,
+    )
+    request_timeout_ms: int = setting(
+        5 * SECOND,
+        "milliseconds",
+        "What a request that names no timeout may take: beyond a slow disk, within a client's patience.",
+        low=1,
+        high=HOUR,
     )
     clock_offset_max_ms: int = setting(
         500,

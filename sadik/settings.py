@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, cast
 
@@ -19,6 +19,13 @@ Kind = Literal[
     "address", "addresses", "bytes", "choice", "count", "flag", "milliseconds", "path", "secret", "text"
 ]
 _Value = TypeVar("_Value")
+
+UNITLESS: Final[Mapping[str, int]] = {"": 1}
+UNITS: Final[Mapping[str, Mapping[str, int]]] = {
+    "bytes": {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30},
+    "milliseconds": {"": 1, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000},
+}
+"""What may follow a number, by kind; ascending."""
 
 
 class Address(NamedTuple):
@@ -96,7 +103,7 @@ class Setting:
         """Accept a legal value of the right type; None only where it is the default.
 
         Raises:
-            InvalidRequest: "must be ...", without the name in front: only the caller knows how that was spelled.
+            InvalidRequest: "must be ...", without the name in front: the caller knows how it was spelled.
         """
         if value is None and self.default is None:
             return
@@ -119,16 +126,16 @@ class Setting:
                 legal = isinstance(value, bytes) and self.low <= len(value) <= self.high
         if not legal:
             # A secret never appears in a message, not even a wrong one.
-            found = "" if self.kind == "secret" else f", not {value!r}"
+            shown = repr(value) if isinstance(value, str) else self.spell(value)
+            found = "" if self.kind == "secret" else f", not {shown}"
             raise InvalidRequest(f"must be {self.expected()}{found}")
 
     def expected(self) -> str:
         """What a legal value is, for messages and help."""
         match self.kind:
-            case "bytes" | "milliseconds":
-                return f"{self.low} to {self.high} {self.kind}"
-            case "count":
-                return f"{self.low} to {self.high}"
+            case "bytes" | "milliseconds" | "count":
+                unit = "" if self.kind == "count" else f" ({self.kind})"
+                return f"{self.spell(self.low)} to {self.spell(self.high)}{unit}"
             case "choice":
                 return f"one of {', '.join(self.choices)}"
             case "text":
@@ -143,6 +150,16 @@ class Setting:
                 return "a list of HOST:PORT"
             case "secret":
                 return f"a secret of {self.low} to {self.high} bytes"
+
+    def spell(self, value: object) -> str:
+        """A value as an operator writes it: numbers with the largest unit that is exact."""
+        if type(value) is not int:
+            return str(value)
+        units = UNITS.get(self.kind, UNITLESS)
+        unit = max(
+            (unit for unit in units if value and value % units[unit] == 0), key=units.__getitem__, default=""
+        )
+        return f"{value // units[unit]}{unit}"
 
 
 def setting(default: _Value, kind: Kind, help: str, *, repr: bool = True, **more: Any) -> _Value:
