@@ -30,7 +30,7 @@ tokens = st.one_of(
 def rings(
     draw: st.DrawFn, *, tokens_max: int = 40, nodes_max: int = 8
 ) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Tokens, their owners, and each node's host and zone. Nodes may own nothing, and share labels at will."""
+    """Tokens, their owners, and each node's host and zone. Nodes may own nothing and share labels."""
     positions = sorted(draw(st.sets(tokens, min_size=1, max_size=tokens_max)))
     nodes = draw(st.integers(1, nodes_max))
     node = st.integers(0, nodes - 1)
