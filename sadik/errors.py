@@ -1,7 +1,7 @@
 """Every exception of Sadik, by whose fault it is. Imports nothing, so anyone may import it.
 
-A class exists only where some caller catches exactly it. ``code`` is the word clients see in front of the text
-(RESP) or in the problem document (HTTP); it never changes once released.
+A class exists only where some caller catches exactly it. ``code`` is the word clients see in front of the
+text (RESP) or in the problem document (HTTP); it never changes once released.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Unavailable(SadikError):
     """The cluster cannot do it now.
 
     Attributes:
-        maybe_applied: True when the write may have happened ("unknown"), False when it surely did not ("refused").
+        maybe_applied: True when the write may have happened ("unknown"), False when it surely did not
+            ("refused").
     """
 
     code = "UNAVAILABLE"
@@ -50,7 +51,8 @@ class Overloaded(Unavailable):
 
 
 class ClockError(Unavailable):
-    """A stamp further ahead of the wall clock than ``clock_offset_max_ms`` would be needed. Names the node."""
+    """A stamp further ahead of the wall clock than ``clock_offset_max_ms`` would be needed. Names the node.
+    """
 
     code = "CLOCK"
 

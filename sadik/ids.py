@@ -1,4 +1,6 @@
-"""The small numbers that name things: plain ints at run time, so that arrays and kernels take them as they are."""
+"""The small numbers that name things: plain ints at run time, so that arrays and kernels take them as they
+are.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ ActorId = NewType("ActorId", int)
 """One run of one node: a random uint64 drawn at every start. The first half of a dot."""
 
 Stamp = NewType("Stamp", int)
-"""A hybrid logical clock reading as uint64: 48 bits of Unix milliseconds, 16 bits of logic. The second half of a dot."""
+"""A hybrid logical clock reading as uint64: 48 bits of Unix milliseconds, 16 bits of logic. The second half
+of a dot.
+"""
 
 Token = NewType("Token", int)
 """A position on the ring, uint64: the high half of an address digest."""

@@ -1,4 +1,5 @@
-"""Blocking work as an argument: one thread beside the event loop, for syncs that may take milliseconds to minutes.
+"""Blocking work as an argument: one thread beside the event loop, for syncs that may take milliseconds to
+minutes.
 
 The simulator's worker runs the same callable in virtual time. No other module starts a thread.
 """
@@ -18,7 +19,9 @@ class Worker(Protocol):
     """Runs blocking callables one after another, away from the event loop."""
 
     def submit(self, work: Work, done: Done) -> None:
-        """Run ``work``; then ``done(None)``, or ``done(error)`` for an OSError, back on the event loop's thread."""
+        """Run ``work``; then ``done(None)``, or ``done(error)`` for an OSError, back on the event loop's
+        thread.
+        """
         ...
 
     def close(self) -> None:
@@ -30,7 +33,8 @@ class ThreadWorker:
     """One operating system thread.
 
     Args:
-        call_soon_threadsafe: How ``done`` gets back to the event loop, for example ``loop.call_soon_threadsafe``.
+        call_soon_threadsafe: How ``done`` gets back to the event loop, for example
+            ``loop.call_soon_threadsafe``.
     """
 
     def __init__(self, call_soon_threadsafe: Callable[..., object]) -> None:

@@ -1,8 +1,9 @@
 """Picks each kernel's twin once, loudly.
 
-A kernel has two twins of the same interface: ``native`` (built from ``csrc/``) and ``reference`` (plain Python,
-checked by eye). ``SADIK_KERNELS=reference`` runs everything on the plain ones. A missing native build is an error that names
-the command to run: falling back in silence would turn a broken build into a slow database.
+A kernel has two twins of the same interface: ``native`` (built from ``csrc/``) and ``reference`` (plain
+Python,
+checked by eye). ``SADIK_KERNELS=reference`` runs everything on the plain ones. A missing native build is an
+error that names the command to run: falling back in silence would turn a broken build into a slow database.
 
 The stubs in ``native/*.pyi`` are the contract of both twins, and their docstrings are the only copy.
 """

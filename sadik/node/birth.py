@@ -1,7 +1,7 @@
 """The birth record: what a data directory is, written once, checked at every start.
 
-A node must not start on another cluster's or another node's directory, nor with another partition count or hash: its
-records would be unreachable or, worse, would be taken for its own.
+A node must not start on another cluster's or another node's directory, nor with another partition count or
+hash: its records would be unreachable or, worse, would be taken for its own.
 """
 
 from __future__ import annotations
@@ -59,8 +59,17 @@ def read_or_found(
     if not files.exists(path):
         strangers = [name for name in files.names(directory) if not name.startswith((FILE_NAME, "LOCK"))]
         if strangers:
-            raise WrongFormat(f"{directory} is not empty and has no {FILE_NAME} file: not a Sadik data directory")
-        record = found(cluster=cluster, node_id=node_id, partitions=partitions, engine=engine, clock=clock, entropy=entropy)
+            raise WrongFormat(
+                f"{directory} is not empty and has no {FILE_NAME} file: not a Sadik data directory"
+            )
+        record = found(
+            cluster=cluster,
+            node_id=node_id,
+            partitions=partitions,
+            engine=engine,
+            clock=clock,
+            entropy=entropy,
+        )
         _write(files, directory, record)
         return record
     record = _read(files, path)
@@ -72,12 +81,20 @@ def read_or_found(
         ("hash", HASH, record.hash),
     ):
         if wanted is not None and wanted != actual:
-            raise WrongFormat(f"{directory} was born with {fact} {actual!r}; it cannot be started with {wanted!r}")
+            raise WrongFormat(
+                f"{directory} was born with {fact} {actual!r}; it cannot be started with {wanted!r}"
+            )
     return record
 
 
 def found(
-    *, cluster: str | None, node_id: str | None, partitions: int | None, engine: str, clock: Clock, entropy: Entropy
+    *,
+    cluster: str | None,
+    node_id: str | None,
+    partitions: int | None,
+    engine: str,
+    clock: Clock,
+    entropy: Entropy,
 ) -> BirthRecord:
     """A new record with defaults filled in."""
     return BirthRecord(
@@ -101,7 +118,9 @@ def _read(files: Files, path: str) -> BirthRecord:
     try:
         number = msgspec.json.decode(data, type=dict[str, object]).get("format")
         if isinstance(number, int) and number > FORMAT:
-            raise WrongFormat(f"{path} has format {number}; this Sadik reads up to {FORMAT}. Nothing was changed")
+            raise WrongFormat(
+                f"{path} has format {number}; this Sadik reads up to {FORMAT}. Nothing was changed"
+            )
         record = msgspec.json.decode(data, type=BirthRecord)
     except msgspec.MsgspecError as error:
         raise WrongFormat(f"{path} cannot be read: {error}") from error

@@ -1,8 +1,9 @@
 """Buckets: their properties, their truncation stamps and their spaces.
 
-A bucket exists from its first write on. Its facts are one small value in the engine's system table, written in the same log and
-order as its data: ``{properties, truncate_before, space}``. The truncation stamp hides everything older (FLUSHDB); the space is the
-number under which the engine counts the bucket's keys since then. In a cluster, properties and stamps travel by gossip.
+A bucket exists from its first write on. Its facts are one small value in the engine's system table, written
+in the same log and order as its data: ``{properties, truncate_before, space}``. The truncation stamp hides
+everything older (FLUSHDB); the space is the number under which the engine counts the bucket's keys since
+then. In a cluster, properties and stamps travel by gossip.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ class BucketRegistry:
                 continue
             stored = msgspec.json.decode(value, type=_Stored)
             bucket = name[len(_PREFIX) :]
-            self._buckets[bucket] = _make(bucket, stored.space, stored.truncate_before, stored.properties, stored=True)
+            self._buckets[bucket] = _make(
+                bucket, stored.space, stored.truncate_before, stored.properties, stored=True
+            )
             self._space_last = max(self._space_last, stored.space)
         engine.declare_spaces([bucket.space for bucket in self._buckets.values()])
 

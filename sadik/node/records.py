@@ -1,8 +1,10 @@
-"""One key as a command sees it: what is stored, the view of it, and a change that is already visible to the next command.
+"""One key as a command sees it: what is stored, the view of it, and a change that is already visible to the
+next command.
 
-Commands that need the old value are pure functions on records: the node reads the records of a whole round in one batch, the
-functions run in order, the node writes what changed in one batch. Two commands of a round on the same key share
-one record, so the second sees what the first did.
+Commands that need the old value are pure functions on records: the node reads the records of a whole round
+in one batch, the
+functions run in order, the node writes what changed in one batch. Two commands of a round on the same key
+share one record, so the second sees what the first did.
 """
 
 from __future__ import annotations
@@ -35,10 +37,24 @@ class Record:
         bucket, key, name, digest: The address, its name and its digest (``kernels.digest``).
         stored: The encoded version set, changes of this round included; ``b""`` when nothing is known.
         changed: Whether ``stored`` is to be written.
-        readable: False when the stored bytes could not be read: every view of the value raises ``CorruptRecord``.
+        readable: False when the stored bytes could not be read: every view of the value raises
+            ``CorruptRecord``.
     """
 
-    __slots__ = ("_now_ms", "_value", "_viewed", "bucket", "changed", "digest", "floor", "key", "mint", "name", "readable", "stored")
+    __slots__ = (
+        "_now_ms",
+        "_value",
+        "_viewed",
+        "bucket",
+        "changed",
+        "digest",
+        "floor",
+        "key",
+        "mint",
+        "name",
+        "readable",
+        "stored",
+    )
 
     def __init__(
         self,
@@ -126,13 +142,26 @@ class Record:
         """A tombstone: a value with a dot of its own that competes with the others. Raises as ``put``."""
         self._write(covers, versions.TOMBSTONE, b"", -1, b"")
 
-    def _write(self, covers: versions.Entries | None, flags: int, payload: bytes, expires_at_ms: int, metadata: bytes) -> None:
+    def state(self) -> tuple[bytes, bool, bool]:
+        """What ``restore`` takes to undo the changes made since."""
+        return self.stored, self.changed, self.readable
+
+    def restore(self, state: tuple[bytes, bool, bool]) -> None:
+        """Back to ``state``: a command that fails has changed nothing."""
+        self.stored, self.changed, self.readable = state
+        self._viewed = False
+
+    def _write(
+        self, covers: versions.Entries | None, flags: int, payload: bytes, expires_at_ms: int, metadata: bytes
+    ) -> None:
         current = self.stored if self.readable else b""
         known = versions.stamp_max(current)
         if covers:
             known = max(known, max(stamp for _, stamp in covers))
         stamp = self.mint.stamp_above(known)
-        self.stored = versions.event(current, covers, self.mint.actor, stamp, flags, 0, expires_at_ms, metadata, payload)
+        self.stored = versions.event(
+            current, covers, self.mint.actor, stamp, flags, 0, expires_at_ms, metadata, payload
+        )
         self.readable = True
         self.changed = True
         self._viewed = False
@@ -140,5 +169,3 @@ class Record:
     def _require_readable(self) -> None:
         if not self.readable:
             raise CorruptRecord("the stored record of this key cannot be read")
-
-

@@ -1,7 +1,7 @@
 """The replica's side: the one place where stored bytes become siblings.
 
-``Vnodes`` is all vnodes of this node over one engine: an operation finds its partition by its digest alone. It knows
-buckets, stamps and the actor; it knows nothing of clients, peers and quorums.
+``Vnodes`` is all vnodes of this node over one engine: an operation finds its partition by its digest alone.
+It knows buckets, stamps and the actor; it knows nothing of clients, peers and quorums.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Applied(NamedTuple):
     """What became of a stretch of a batch.
 
     Attributes:
-        count: Operations done, counted from the stretch's first; fewer than asked when the read limit was reached.
+        count: Operations done, counted from the stretch's first; fewer than asked when the read limit was
+            reached.
         result: Statuses and values, indexed from the stretch's first.
         writes: How many of them stored a new set.
         ticket: The engine's ticket of those, 0 for none.
@@ -87,7 +88,9 @@ class Vnodes:
     # Mint, for records.
 
     def stamp_above(self, stamp: int) -> int:
-        """A stamp of our own, greater than ``stamp`` and all before; ClockError when too far ahead of the wall clock."""
+        """A stamp of our own, greater than ``stamp`` and all before; ClockError when too far ahead of the
+        wall clock.
+        """
         mine = self.hybrid.reserve(1)
         if mine <= stamp:
             self.hybrid.observe(stamp)
@@ -113,7 +116,9 @@ class Vnodes:
         self._lay_out(batch, spans)
 
     def apply(self, batch: resp.Batch, first: int, stop: int) -> Applied:
-        """Run operations ``first`` <= i < ``stop`` of a prepared batch in order: one engine read, one engine write."""
+        """Run operations ``first`` <= i < ``stop`` of a prepared batch in order: one engine read, one
+        engine write.
+        """
         whole = first == 0
         asked = stop - first
         digests: Buffer = self._digests if whole else memoryview(self._digests)[first * DIGEST_BYTES :]
@@ -131,7 +136,10 @@ class Vnodes:
             linked = np.frombuffer(self._previous, dtype=np.int32)[first:stop] - first
             previous = np.maximum(linked, -1)
             kinds = memoryview(batch.kinds)[first:]
-            name_starts, name_lengths = memoryview(batch.name_starts)[8 * first :], memoryview(batch.name_lengths)[8 * first :]
+            name_starts, name_lengths = (
+                memoryview(batch.name_starts)[8 * first :],
+                memoryview(batch.name_lengths)[8 * first :],
+            )
             payload_starts = memoryview(batch.payload_starts)[8 * first :]
             payload_lengths = memoryview(batch.payload_lengths)[8 * first :]
             expires, floors, spaces = expires[first:], floors[first:], spaces[first:]
@@ -222,9 +230,13 @@ class Vnodes:
                 found[address] = (bucket, name, digest.digest(name))
         if not found:
             return {}
-        stored = self.engine.read_batch(len(found), b"".join(item[2] for item in found.values()), self._read_bytes_max)
+        stored = self.engine.read_batch(
+            len(found), b"".join(item[2] for item in found.values()), self._read_bytes_max
+        )
         if stored.count < len(found):
-            raise LimitReached(f"the keys of this request hold more than {self._read_bytes_max} bytes; ask for fewer at once")
+            raise LimitReached(
+                f"the keys of this request hold more than {self._read_bytes_max} bytes; ask for fewer at once"
+            )
         offsets = memoryview(stored.offsets).cast("q")
         now_ms = self.clock.wall_ms()
         records: dict[tuple[bytes, bytes], Record] = {}
@@ -234,7 +246,9 @@ class Vnodes:
                 key=address[1],
                 name=name,
                 digest=hashed,
-                stored=bytes(stored.data[offsets[index] : offsets[index + 1]]) if stored.status[index] == STORED else b"",
+                stored=bytes(stored.data[offsets[index] : offsets[index + 1]])
+                if stored.status[index] == STORED
+                else b"",
                 readable=stored.status[index] != ERROR,
                 floor=bucket.floor,
                 now_ms=now_ms,
@@ -276,4 +290,3 @@ class Vnodes:
             record.changed = False
         self.ticket_last = ticket
         return ticket
-

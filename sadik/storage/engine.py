@@ -1,17 +1,21 @@
 """The storage contract: the whole of what a node asks of an engine.
 
-An engine keeps one value (opaque bytes) per digest, together with the *name* it stands for and a *space*. It is opened once
-per node, on a directory it locks, and serves all partitions. It never looks into names or values.
+An engine keeps one value (opaque bytes) per digest, together with the *name* it stands for and a *space*.
+It is opened once per node, on a directory it locks, and serves all partitions. It never looks into names or
+values.
 
-* **Batches first.** ``read_batch`` and ``write_batch`` are the data path: packed arrays, no Python object per operation. ``get``,
-  ``put`` and their plural forms are the same for people and tests.
-* **Handed over, then durable.** A write that returned has been handed to the operating system: it survives the death of the
-  process. It is durable (survives a power cut) once a sync that began after it has succeeded: ``sync`` does it here and now, ``sync_begin``
-  and ``sync_done`` let a thread do it. Tickets order the two.
+* **Batches first.** ``read_batch`` and ``write_batch`` are the data path: packed arrays, no Python object
+  per operation. ``get``, ``put`` and their plural forms are the same for people and tests.
+* **Handed over, then durable.** A write that returned has been handed to the operating system: it survives
+  the death of the process. It is durable (survives a power cut) once a sync that began after it has
+  succeeded: ``sync`` does it here and now, ``sync_begin`` and ``sync_done`` let a thread do it. Tickets
+  order the two.
 * **Absent, stored or error.** An unreadable record is ERROR, never ABSENT and never an older version.
-* **Spaces.** A space is a number (uint32, from 1) the node gives to each life of a bucket. Counting is per space; ``retire`` makes
-  all of a space garbage in O(1) (FLUSHDB), reclaimed by compaction. A record of a retired space is still returned by reads: hiding it is the node's part.
-* **System table.** A few small named values (buckets, birth facts), in the same log and durability order as the data.
+* **Spaces.** A space is a number (uint32, from 1) the node gives to each life of a bucket. Counting is per
+  space; ``retire`` makes all of a space garbage in O(1) (FLUSHDB), reclaimed by compaction. A record of a
+  retired space is still returned by reads: hiding it is the node's part.
+* **System table.** A few small named values (buckets, birth facts), in the same log and durability order as
+  the data.
 * Not thread-safe, but for the callable in a ``SyncRequest``.
 """
 
@@ -33,7 +37,8 @@ VALUE_BYTES_MAX: Final = (1 << 30) - 1
 
 
 class ReadBatch(NamedTuple):
-    """Stored values, packed: value i is ``data[offsets[i]:offsets[i + 1]]``, empty unless ``status[i]`` is STORED.
+    """Stored values, packed: value i is ``data[offsets[i]:offsets[i + 1]]``, empty unless ``status[i]`` is
+    STORED.
 
     status: uint8 each; offsets: int64, count + 1. ``count`` is how many of the digests asked for were read.
     """
@@ -46,7 +51,9 @@ class ReadBatch(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One stored key as ``scan`` gives it; ``value`` is None when it was unreadable (and name may be empty)."""
+    """One stored key as ``scan`` gives it; ``value`` is None when it was unreadable (and name may be
+    empty).
+    """
 
     digest: bytes
     space: int
@@ -56,7 +63,9 @@ class Entry(NamedTuple):
 
 
 class SyncRequest(NamedTuple):
-    """A sync that is due: ``run`` may block and may be called on another thread; then tell the engine by ``sync_done``."""
+    """A sync that is due: ``run`` may block and may be called on another thread; then tell the engine by
+    ``sync_done``.
+    """
 
     ticket: int
     run: Callable[[], None]
@@ -83,9 +92,11 @@ class Engine(Protocol):
     """What every engine does. Digests are 16 bytes; batches take them one after another in one buffer."""
 
     def read_batch(self, count: int, digests: Buffer, bytes_max: int = VALUE_BYTES_MAX) -> ReadBatch:
-        """Values of ``count`` digests, stopping before the values read exceed ``bytes_max``, but not before the first one.
+        """Values of ``count`` digests, stopping before the values read exceed ``bytes_max``, but not before
+        the first one.
 
-        The bound is what keeps a pipeline of reads of big values from filling the memory: the rest is asked for again.
+        The bound is what keeps a pipeline of reads of big values from filling the memory: the rest is asked
+        for again.
         """
         ...
 
@@ -101,7 +112,8 @@ class Engine(Protocol):
         spaces: Buffer,
         flags: Buffer,
     ) -> int:
-        """Store the values of those operations whose value is not empty, in order; others are skipped. All or nothing.
+        """Store the values of those operations whose value is not empty, in order; others are skipped. All
+        or nothing.
 
         Args:
             names, name_starts, name_lengths: Slices; int64 each.
@@ -137,11 +149,14 @@ class Engine(Protocol):
         ...
 
     def remove(self, digest: Buffer) -> int:
-        """Forget a key entirely (after collection or handoff, never for a client's delete); returns the ticket."""
+        """Forget a key entirely (after collection or handoff, never for a client's delete); returns the
+        ticket.
+        """
         ...
 
     def scan(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
-        """Up to ``count`` >= 1 entries with ``after`` < digest <= ``stop``, in digest order; ``after=b""`` starts at the very first.
+        """Up to ``count`` >= 1 entries with ``after`` < digest <= ``stop``, in digest order; ``after=b""``
+        starts at the very first.
 
         Keys present throughout a walk are met exactly once; keys written meanwhile may or may not be.
         """
@@ -152,15 +167,21 @@ class Engine(Protocol):
         ...
 
     def declare_spaces(self, live: Sequence[int]) -> None:
-        """After an open, before any write: the spaces that count. Whatever lies in another one is garbage; new spaces get greater numbers."""
+        """After an open, before any write: the spaces that count. Whatever lies in another one is garbage;
+        new spaces get greater numbers.
+        """
         ...
 
     def retire(self, space: int) -> None:
-        """Everything in ``space`` is garbage from now on and its count is 0: O(1). Space numbers are never used again."""
+        """Everything in ``space`` is garbage from now on and its count is 0: O(1). Space numbers are never
+        used again.
+        """
         ...
 
     def system_put(self, name: bytes, value: bytes) -> int:
-        """Store a small named value of the node itself; returns the ticket. An empty value forgets the name."""
+        """Store a small named value of the node itself; returns the ticket. An empty value forgets the
+        name.
+        """
         ...
 
     def system_items(self) -> Iterator[tuple[bytes, bytes]]:
@@ -169,7 +190,9 @@ class Engine(Protocol):
 
     @property
     def losses(self) -> int:
-        """How often anything stored was found unreadable or was given up; when it rises the node draws a new actor."""
+        """How often anything stored was found unreadable or was given up; when it rises the node draws a
+        new actor.
+        """
         ...
 
     @property
@@ -186,7 +209,9 @@ class Engine(Protocol):
         ...
 
     def sync_begin(self) -> SyncRequest | None:
-        """What must run to make all writes so far durable; None when they are. One request is out at a time."""
+        """What must run to make all writes so far durable; None when they are. One request is out at a
+        time.
+        """
         ...
 
     def sync_done(self, request: SyncRequest, error: OSError | None) -> None:
@@ -194,14 +219,18 @@ class Engine(Protocol):
         ...
 
     def maintain(self, bytes_max: int) -> bool:
-        """One bounded step of background work (compaction, snapshots), moving about ``bytes_max`` bytes; True when there is more to do.
+        """One bounded step of background work (compaction, snapshots), moving about ``bytes_max`` bytes;
+        True when there is more to do.
 
-        Never blocks on a sync: what it deletes waits until ``sync_done`` has told that its replacement is durable.
+        Never blocks on a sync: what it deletes waits until ``sync_done`` has told that its replacement is
+        durable.
         """
         ...
 
     def statistics(self) -> Statistics: ...
 
     def close(self) -> None:
-        """Sync, write what makes the next open fast, give the lock back. Further calls raise ``StorageFailed``."""
+        """Sync, write what makes the next open fast, give the lock back. Further calls raise
+        ``StorageFailed``.
+        """
         ...

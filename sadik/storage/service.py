@@ -1,13 +1,15 @@
 """Durability as the node promises it: when to sync, and who waits for it.
 
-| mode | a write is acknowledged | a power cut may take |
-|---|---|---|
-| ``always`` | after a sync that began after it (group commit: one sync serves all writes handed over before it) | nothing acknowledged |
-| ``interval`` | when the operating system has it; a sync begins every ``interval_ms`` | the writes since the last finished sync began |
-| ``never`` | when the operating system has it; synced at a clean stop alone | whatever the system had not written by itself |
+* ``always``: acknowledged after a sync that began after it (group commit: one sync serves all writes handed
+  over before it). A power cut takes nothing acknowledged.
+* ``interval``: acknowledged when the operating system has it; a sync begins every ``interval_ms``. A power cut
+  may take the writes since the last finished sync began.
+* ``never``: acknowledged when the operating system has it; synced at a clean stop alone. A power cut may take
+  whatever the system had not written by itself.
 
-In every mode the death of the process alone loses nothing acknowledged. After a failed sync nothing is acknowledged
-any more: those who wait are told "unknown", and the engine refuses writes until it is opened again.
+In every mode the death of the process alone loses nothing acknowledged. After a failed sync nothing is
+acknowledged any more: those who wait are told "unknown", and the engine refuses writes until it is opened
+again.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class SyncService:
         on_sync: Called with (seconds, error) after each sync, for metrics.
     """
 
-    def __init__(self, engine: Engine, worker: Worker, clock: Clock, mode: SyncMode, interval_ms: int) -> None:
+    def __init__(
+        self, engine: Engine, worker: Worker, clock: Clock, mode: SyncMode, interval_ms: int
+    ) -> None:
         self._engine = engine
         self._worker = worker
         self._clock = clock
@@ -65,7 +69,9 @@ class SyncService:
         return self._mode == "always" and ticket > self._engine.durable_ticket
 
     def wait(self, ticket: int, waiter: Waiter) -> None:
-        """Call ``waiter`` once ``ticket`` is durable, or with the error that says it never will be. Tickets come in rising order."""
+        """Call ``waiter`` once ``ticket`` is durable, or with the error that says it never will be. Tickets
+        come in rising order.
+        """
         if self._failed is not None:
             waiter(self._failed)
             return

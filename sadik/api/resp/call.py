@@ -1,8 +1,9 @@
 """What a command handler is given: its arguments, its records, its session and the server's faces.
 
-A handler is a plain function ``(call) -> bytes`` that returns an encoded reply. It reads and changes ``call.records`` (one per key, in
-the order of the table's key positions) and raises ``CommandError`` or a ``SadikError``; a handler that raises has changed nothing,
-because the server drops the records of a failed command.
+A handler is a plain function ``(call) -> bytes`` that returns an encoded reply. It reads and changes
+``call.records`` (one per key, in the order of the table's key positions) and raises ``CommandError`` or a
+``SadikError``; a handler that raises has changed nothing, because the server drops the records of a failed
+command.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Store(Protocol):
         ...
 
     def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
-        """Existing keys (not deleted, not expired) after a cursor, in digest order, looking at about ``count`` keys; 0 starts and ends.
+        """Existing keys (not deleted, not expired) after a cursor, in digest order, looking at about
+        ``count`` keys; 0 starts and ends.
 
         Raises:
             InvalidRequest: A cursor outside 0 .. 2**63 - 1.
@@ -98,7 +100,8 @@ class Server(Protocol):
 
     store: Store
     settings: dict[str, str]
-    """CONFIG names and values: inert ones can be set, real ones are shown. Kept by the server for its life."""
+    """CONFIG names and values: inert ones can be set, real ones are shown. Kept by the server for its life.
+    """
 
     def sessions(self) -> list[Session]: ...
 
@@ -142,7 +145,8 @@ class Command:
 
     Attributes:
         arity: As Redis counts: with the name; negative means at least.
-        first_key, last_key, step: Positions of keys in the arguments; 0, 0, 0 for none; last_key -1 is the last argument.
+        first_key, last_key, step: Positions of keys in the arguments; 0, 0, 0 for none; last_key -1 is the
+            last argument.
         flags: Redis' words: ``readonly``, ``write``, ``fast``, ``admin``, ``loading``, ``no_auth``, ...
         handler: None for a container of subcommands.
     """

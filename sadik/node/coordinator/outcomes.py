@@ -10,7 +10,8 @@ from sadik.kernels import versions
 class ReadOutcome(NamedTuple):
     """Live siblings, newest first, and the context a following write hands back.
 
-    ``context`` is text-safe bytes; ``b""`` only when nothing at all is known of the key. A deleted key has no siblings but a context.
+    ``context`` is text-safe bytes; ``b""`` only when nothing at all is known of the key. A deleted key has
+    no siblings but a context.
     """
 
     siblings: list[versions.Value]

@@ -1,0 +1,608 @@
+"""The RESP server: whatever one turn of the event loop has read from all sockets is one batch.
+
+A turn goes in rounds. In each round every connection contributes the plain GETs and SETs at the head of its
+input to one shared batch (parsed by the kernel, no Python per operation), and then at most one other
+command. The batch runs first, the commands after it, so each connection's order is kept; between
+connections there is no order to keep. Replies of a connection leave in the order of its requests.
+
+Commands run in groups too: the records of a group are read in one batch, the handlers run in order on
+shared records, what
+changed is written in one batch. A command without keys that touches the store (FLUSHDB, SCAN, EXEC, ...) is
+a barrier: what came before it in the round is stored first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Sequence
+
+from sadik.api.resp import admission, information
+from sadik.api.resp.call import Call, Command, CommandError, Session
+from sadik.api.resp.connection import Connection, error_reply
+from sadik.api.resp.instruments import RespInstruments
+from sadik.config import Address, NodeConfig
+from sadik.env.clock import Clock
+from sadik.errors import ProtocolError, SadikError, StorageError, StorageFailed
+from sadik.kernels import resp, versions
+from sadik.node.coordinator.service import Coordinator
+from sadik.node.records import Record
+from sadik.node.vnode import Span
+
+log = logging.getLogger("sadik.resp")
+
+_ROUNDS_PER_TURN = 8
+_TICK_S = 1.0
+_OK = versions.OK
+_NOTHING = versions.NOTHING
+_REFUSALS = {
+    versions.UNREADABLE: "CORRUPT the stored record of this key cannot be read",
+    versions.LIMIT: "LIMIT the version set of this key is full",
+    versions.CLOCK: "CLOCK the stamp needed is too far ahead of this node's clock",
+}
+
+
+class RespServer:
+    """Serves Redis clients from one coordinator.
+
+    Attributes:
+        store: What commands reach beyond their records.
+        settings: CONFIG names and values.
+        in_flight_max: Operations of one connection whose replies may be held.
+        output_bytes_max: Unsent bytes at which a client is cut off.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        config: NodeConfig,
+        *,
+        clock: Clock,
+        instruments: RespInstruments,
+        facts: information.Facts,
+    ) -> None:
+        self.store = coordinator
+        self.settings = information.settings(config)
+        self.in_flight_max = config.resp.pipeline_operations_max
+        self.output_bytes_max = config.resp.output_bytes_max
+        self._coordinator = coordinator
+        self._config = config.resp
+        self._secret = config.secret
+        self._clock = clock
+        self._instruments = instruments
+        self.bytes_in = instruments.bytes_in
+        self.bytes_out = instruments.bytes_out
+        self._facts = facts
+        self._batch = resp.Batch(config.resp.batch_operations_max, config.resp.batch_bytes_max)
+        self._connections: dict[int, Connection] = {}
+        self._ready: list[Connection] = []
+        self._held: dict[int, Connection] = {}
+        self._scheduled = False
+        self._arrived_ns = 0
+        self._next_id = 0
+        self._listener: asyncio.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._finishing: set[int] = set()
+        self._emptied = asyncio.Event()
+        self._stopping = False
+
+    # Life.
+
+    async def start(self) -> Address:
+        """Listen; returns the bound address. Raises OSError when that is not possible."""
+        self._loop = asyncio.get_running_loop()
+        listen = self._config.listen
+        self._listener = await self._loop.create_server(
+            lambda: Connection(self), listen.host, listen.port, backlog=1024
+        )
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        self._facts.resp_port = port
+        return Address(host, port)
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept and run nothing more, send what is owed, close; cut off who does not read within
+        ``grace_s``.
+        """
+        self._stopping = True
+        if self._listener is not None:
+            self._listener.close()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for connection in list(self._connections.values()):
+            connection.close_after_replies()
+        if self._connections:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._emptied.wait()
+            except TimeoutError:
+                for connection in list(self._connections.values()):
+                    connection.transport.abort()
+
+    # What connections call.
+
+    def new_parser(self) -> resp.Parser:
+        """A parser with the configured limits."""
+        return resp.Parser(
+            self._config.bulk_bytes_max, self._config.request_bytes_max, self._config.arguments_max
+        )
+
+    def opened(self, connection: Connection) -> None:
+        """A client has connected."""
+        self._next_id += 1
+        session = Session(
+            id=self._next_id,
+            address=_name(connection.transport.get_extra_info("peername")),
+            local_address=_name(connection.transport.get_extra_info("sockname")),
+            created_ms=self._clock.wall_ms(),
+            authenticated=self._secret is None,
+        )
+        connection.session = session
+        self._connections[session.id] = connection
+        self._instruments.accepted.value += 1
+        connection.active_ns = self._clock.monotonic_ns()
+        connection.refresh()
+        if len(self._connections) > self._config.connections_max or self._stopping:
+            self._instruments.refused.value += 1
+            connection.write(error_reply("ERR max number of clients reached"))
+            connection.close_after_replies()
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.pop(connection.session.id, None)
+        self._held.pop(connection.session.id, None)
+        self._finishing.discard(connection.session.id)
+        if not self._connections:
+            self._emptied.set()
+
+    def wake(self, connection: Connection) -> None:
+        """The connection has input for the next turn."""
+        if connection.queued or connection.closing:
+            return
+        connection.queued = True
+        self._ready.append(connection)
+        if not self._scheduled:
+            self._scheduled = True
+            self._arrived_ns = self._clock.monotonic_ns()
+            assert self._loop is not None, "a connection before the start"
+            self._loop.call_soon(self._turn)
+
+    def wake_to_finish(self, connection: Connection) -> None:
+        """The client sends nothing more: run what it sent, then close."""
+        self._finishing.add(connection.session.id)
+        self.wake(connection)
+
+    def cut_off(self, connection: Connection, why: str) -> None:
+        """Close at once, owing replies."""
+        self._instruments.cut_off.value += 1
+        log.warning("client %s is cut off: %s", connection.session.address, why)
+        connection.closing = True
+        connection.transport.abort()
+
+    def observe(self, arrived_ns: int, replies: int) -> None:
+        """Replies that arrived as requests at ``arrived_ns`` have been sent now."""
+        self._instruments.latency.observe((self._clock.monotonic_ns() - arrived_ns) / 1e9, replies)
+
+    # A turn.
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        ready, self._ready = self._ready, []
+        arrived_ns = self._arrived_ns
+        for connection in ready:
+            connection.queued = False
+            connection.active_ns = arrived_ns
+        for _ in range(_ROUNDS_PER_TURN):
+            ready = self._round(ready, arrived_ns)
+            if not ready:
+                break
+        # Fairness: a deep pipeline goes on in the next turn, after everybody's new input has been read.
+        for connection in ready:
+            self.wake(connection)
+
+    def _round(self, ready: list[Connection], arrived_ns: int) -> list[Connection]:
+        """Run one round; returns the connections that may have more."""
+        batch = self._batch
+        batch.clear()
+        runs: list[tuple[Connection, int, int]] = []
+        commands: list[tuple[Connection, list[bytes]]] = []
+        again: list[Connection] = []
+        broken: list[tuple[Connection, ProtocolError]] = []
+        for connection in ready:
+            if connection.closing or connection.blocked:
+                continue
+            if connection.pending:
+                commands.append((connection, connection.pending.popleft()))
+                again.append(connection)
+                continue
+            first = batch.count
+            result = resp.NEED_INPUT
+            try:
+                result = connection.parser.pull(
+                    batch if connection.fast else None, connection.prefix, self.in_flight_max
+                )
+            except ProtocolError as error:
+                broken.append((connection, error))
+            if batch.count > first:
+                runs.append((connection, first, batch.count))
+            if result == resp.COMMAND:
+                commands.append((connection, connection.parser.arguments))
+                again.append(connection)
+            elif result == resp.BATCH_FULL:
+                again.append(connection)
+            elif connection.session.id in self._finishing:
+                broken.append((connection, ProtocolError("")))
+        if runs:
+            self._run_batch(runs, arrived_ns)
+        if commands:
+            self._run_commands(commands, arrived_ns)
+        for connection, error in broken:
+            self._end(connection, error)
+        return again
+
+    def _end(self, connection: Connection, error: ProtocolError) -> None:
+        text = str(error)
+        if text:
+            self._instruments.protocol_errors.value += 1
+            connection.send(error_reply(f"ERR {text}"), 1, 0, self._arrived_ns)
+        connection.close_after_replies()
+
+    # Plain reads and writes.
+
+    def _run_batch(self, runs: list[tuple[Connection, int, int]], arrived_ns: int) -> None:
+        batch = self._batch
+        count = batch.count
+        spans = []
+        wants_write = batch.kinds.find(resp.SET, 0, count) >= 0
+        try:
+            for connection, first, stop in runs:
+                name = connection.session.bucket
+                bucket = (
+                    self._coordinator.bucket_for_write(name)
+                    if wants_write
+                    else self._coordinator.bucket(name)
+                )
+                spans.append(Span(first, stop, bucket))
+        except SadikError as error:
+            for connection, first, stop in runs:
+                connection.send(error_reply(_text(error)) * (stop - first), stop - first, 0, arrived_ns)
+            return
+        vnodes = self._coordinator.vnodes
+        vnodes.prepare(batch, spans)
+        start = 0
+        while start < count:
+            applied = vnodes.apply(batch, start, count)
+            stop = start + applied.count
+            self._answer(
+                runs, start, stop, applied.result, applied.error, applied.ticket, applied.writes, arrived_ns
+            )
+            start = stop
+            if start < count:
+                runs = self._defer_blocked(runs, start)
+                if runs:
+                    start = max(start, runs[0][1])
+                else:
+                    return
+
+    def _defer_blocked(
+        self, runs: list[tuple[Connection, int, int]], start: int
+    ) -> list[tuple[Connection, int, int]]:
+        """Big values cut the batch: whoever does not take its replies gets its rest back as commands for
+        later.
+        """
+        left = []
+        blocked_head = True
+        for connection, first, stop in runs:
+            if stop <= start:
+                continue
+            first = max(first, start)
+            if blocked_head and (connection.blocked or connection.closing):
+                connection.pending.extend(self._arguments(index) for index in range(first, stop))
+                continue
+            blocked_head = False
+            left.append((connection, first, stop))
+        return left
+
+    def _arguments(self, index: int) -> list[bytes]:
+        """Operation ``index`` of the batch as the command it was."""
+        batch = self._batch
+        name_start, name_length = _int64(batch.name_starts, index), _int64(batch.name_lengths, index)
+        name = bytes(batch.data[name_start : name_start + name_length])
+        key = name[1 + name[0] + 2 :]
+        if batch.kinds[index] == resp.GET:
+            return [b"GET", key]
+        start, length = _int64(batch.payload_starts, index), _int64(batch.payload_lengths, index)
+        arguments = [b"SET", key, bytes(batch.data[start : start + length])]
+        ttl_ms = _int64(batch.ttl_ms, index)
+        return arguments if ttl_ms < 0 else [*arguments, b"PX", b"%d" % ttl_ms]
+
+    def _answer(
+        self,
+        runs: list[tuple[Connection, int, int]],
+        start: int,
+        stop: int,
+        result: versions.Applied,
+        error: StorageError | None,
+        ticket: int,
+        writes: int,
+        arrived_ns: int,
+    ) -> None:
+        batch = self._batch
+        kinds = batch.kinds if not start else batch.kinds[start:]
+        refused = stop - start - result.status.count(_OK) - result.status.count(_NOTHING)
+        plain = error is None and not refused
+        self._instruments.batch(stop - start, writes, refused if error is None else writes)
+        pending = ticket if ticket and self._coordinator.sync.pending(ticket) else 0
+        sent = 0
+        for connection, run_first, run_stop in runs:
+            first, last = max(run_first, start) - start, min(run_stop, stop) - start
+            if first >= last:
+                continue
+            resp3 = connection.session.protocol == 3
+            if plain:
+                data = resp.encode_run(
+                    first,
+                    last,
+                    kinds,
+                    result.status,
+                    result.values,
+                    result.value_start,
+                    result.value_length,
+                    resp3,
+                )
+            else:
+                data = self._encode_refused(first, last, kinds, result, error, resp3)
+            wait = 0
+            if pending and batch.kinds.find(resp.SET, start + first, start + last) >= 0:
+                wait = self._hold(connection, pending)
+            if not wait and not connection.held:
+                sent += last - first
+            connection.send(data, last - first, wait, arrived_ns)
+        if sent:
+            self.observe(arrived_ns, sent)
+
+    def _encode_refused(
+        self,
+        first: int,
+        last: int,
+        kinds: bytearray,
+        result: versions.Applied,
+        error: StorageError | None,
+        resp3: bool,
+    ) -> bytes:
+        """Replies one by one, where some operations have errors."""
+        replies = []
+        for index in range(first, last):
+            status = result.status[index]
+            if error is not None and kinds[index] == resp.SET:
+                replies.append(error_reply(_text(error)))
+            elif status in _REFUSALS:
+                replies.append(error_reply(_REFUSALS[status]))
+            else:
+                replies.append(
+                    resp.encode_run(
+                        index,
+                        index + 1,
+                        kinds,
+                        result.status,
+                        result.values,
+                        result.value_start,
+                        result.value_length,
+                        resp3,
+                    )
+                )
+        self._coordinator.vnodes.redraw_actor_after_loss()
+        return b"".join(replies)
+
+    def _hold(self, connection: Connection, ticket: int) -> int:
+        """Remember who waits; the first one in a sync asks for it."""
+        if not ticket:
+            return 0
+        if not self._held:
+            self._coordinator.sync.wait(ticket, self._released)
+        self._held[connection.session.id] = connection
+        return ticket
+
+    def _released(self, error: StorageFailed | None) -> None:
+        held, self._held = self._held, {}
+        durable = self._coordinator.vnodes.engine.durable_ticket
+        last = 0
+        for connection in held.values():
+            if error is not None:
+                connection.fail_held(error_reply(_text(error)))
+                continue
+            connection.release(durable)
+            if connection.held:
+                self._held[connection.session.id] = connection
+                last = max(last, connection.held[-1].ticket)
+        if self._held:
+            self._coordinator.sync.wait(last, self._released)
+
+    # Commands.
+
+    def _run_commands(self, commands: Sequence[tuple[Connection, list[bytes]]], arrived_ns: int) -> None:
+        calls: list[tuple[Connection, admission.Admitted | bytes]] = []
+        now_ms = self._clock.wall_ms()
+        for connection, arguments in commands:
+            connection.session.last_command_ms = now_ms
+            calls.append((connection, admission.admit(connection.session, arguments)))
+        replies, tickets = self._execute(
+            [(connection.session, admitted) for connection, admitted in calls], now_ms
+        )
+        for (connection, _), reply, ticket in zip(calls, replies, tickets, strict=True):
+            connection.refresh()
+            if ticket and self._coordinator.sync.pending(ticket):
+                self._hold(connection, ticket)
+            else:
+                ticket = 0
+            if reply:
+                connection.send(reply, 1, ticket, arrived_ns)
+            if connection.session.close_after_reply:
+                connection.close_after_replies()
+        self.observe(arrived_ns, len(calls))
+
+    def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
+        """Run queued commands in order, without isolation, and return their encoded replies (EXEC)."""
+        admitted = [(session, admission.admit(session, arguments)) for arguments in commands]
+        return self._execute(admitted, self._clock.wall_ms())[0]
+
+    def _execute(
+        self, items: Sequence[tuple[Session, admission.Admitted | bytes]], now_ms: int
+    ) -> tuple[list[bytes], list[int]]:
+        """Replies and tickets of commands in order; each stretch of commands with keys is one read and one
+        write.
+        """
+        replies: list[bytes] = []
+        tickets: list[int] = []
+        group: list[tuple[Session, admission.Admitted | bytes]] = []
+        for session, item in items:
+            if isinstance(item, bytes) or item.keys or not item.touches_store:
+                group.append((session, item))
+                continue
+            self._execute_group(group, now_ms, replies, tickets)
+            group = []
+            self._execute_group([(session, item)], now_ms, replies, tickets)
+        self._execute_group(group, now_ms, replies, tickets)
+        return replies, tickets
+
+    def _execute_group(
+        self,
+        group: Sequence[tuple[Session, admission.Admitted | bytes]],
+        now_ms: int,
+        replies: list[bytes],
+        tickets: list[int],
+    ) -> None:
+        addresses = [
+            (session.bucket, key)
+            for session, item in group
+            if not isinstance(item, bytes)
+            for key in item.keys
+        ]
+        try:
+            records = self._coordinator.records(addresses)
+        except SadikError as error:
+            if len(group) > 1:
+                # One command's fault is not the others': each on its own.
+                for item in group:
+                    self._execute_group([item], now_ms, replies, tickets)
+                return
+            self._instruments.replied(ok=False)
+            replies.append(error_reply(_text(error)))
+            tickets.append(0)
+            return
+        touched: list[tuple[int, list[Record]]] = []
+        for session, item in group:
+            if isinstance(item, bytes):
+                replies.append(item)
+                tickets.append(0)
+                continue
+            call = Call(
+                arguments=item.arguments,
+                session=session,
+                server=self,
+                now_ms=now_ms,
+                records=[records[(session.bucket, key)] for key in item.keys],
+            )
+            before = self._coordinator.vnodes.ticket_last
+            reply = self._run_one(item.command, call)
+            after = self._coordinator.vnodes.ticket_last
+            if any(record.changed for record in call.records):
+                touched.append((len(replies), call.records))
+            replies.append(reply)
+            tickets.append(after if after != before else 0)
+        if not touched:
+            return
+        try:
+            ticket = self._coordinator.commit(records.values())
+        except StorageError as error:
+            for index, _ in touched:
+                replies[index] = error_reply(_text(error))
+            return
+        for index, _ in touched:
+            tickets[index] = ticket
+
+    def _run_one(self, command: Command, call: Call) -> bytes:
+        session = call.session
+        mode = session.reply_mode
+        kept = [(record, record.state()) for record in call.records]
+        self._instruments.command(command.name)
+        assert command.handler is not None, f"{command.name} was admitted without a handler"
+        try:
+            reply = command.handler(call)
+            for record in call.records:
+                if record.changed:
+                    self._coordinator.check_limits(record)
+        except SadikError as error:
+            for record, state in kept:
+                record.restore(state)
+            reply = error_reply(_text(error))
+            if isinstance(error, StorageError):
+                self._coordinator.vnodes.redraw_actor_after_loss()
+        self._instruments.replied(ok=not reply.startswith(b"-"))
+        if mode == "skip" and session.reply_mode == "skip":
+            session.reply_mode = "on"
+            return b""
+        return b"" if session.reply_mode != "on" else reply
+
+    # What commands ask of the server.
+
+    def sessions(self) -> list[Session]:
+        return [connection.session for connection in self._connections.values()]
+
+    def kill(self, session_id: int) -> None:
+        connection = self._connections.get(session_id)
+        if connection is not None:
+            connection.close_after_replies()
+
+    @property
+    def password_required(self) -> bool:
+        return self._secret is not None
+
+    def authenticate(self, user: bytes, password: bytes) -> bool:
+        return self._secret is not None and user == b"default" and hmac.compare_digest(self._secret, password)
+
+    def information(self) -> dict[str, dict[str, str | int]]:
+        return information.sections(
+            self._facts, self._instruments, self._coordinator, len(self._connections), self._clock
+        )
+
+    def reset_statistics(self) -> None:
+        self._instruments.reset()
+
+    # Once a second.
+
+    def _tick(self) -> None:
+        assert self._loop is not None, "a tick before the start"
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
+        now_ns = self._clock.monotonic_ns()
+        idle_ns = self._config.idle_timeout_ms * 1_000_000
+        soft_ns = self._config.output_soft_ms * 1_000_000
+        for connection in list(self._connections.values()):
+            if (
+                connection.write_paused
+                and connection.transport.get_write_buffer_size() > self._config.output_soft_bytes_max
+            ):
+                connection.over_soft_since_ns = connection.over_soft_since_ns or now_ns
+                if now_ns - connection.over_soft_since_ns > soft_ns:
+                    self.cut_off(connection, "its replies exceed the soft output limit for too long")
+            elif idle_ns and now_ns - connection.active_ns > idle_ns:
+                connection.close_after_replies()
+            else:
+                connection.over_soft_since_ns = 0
+
+
+def _name(address: object) -> str:
+    if isinstance(address, tuple):
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return str(address)
+
+
+def _text(error: SadikError) -> str:
+    return str(error) if isinstance(error, CommandError) else f"{error.code} {error}"
+
+
+def _int64(array: bytearray, index: int) -> int:
+    return int.from_bytes(array[8 * index : 8 * index + 8], "little", signed=True)
