@@ -1,0 +1,145 @@
+"""SADIK.*: what Redis' commands cannot say. All siblings of a key, contexts, quorums, other buckets.
+
+A context is what a reader has seen; a write that brings it back replaces exactly that, and leaves as
+siblings what its reader had not seen. The empty context covers nothing. A write answers with the context
+of the new state, or null where siblings remain: a context that covered values its client never saw would
+let it lose them (Dynamo 4.4).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sadik.api.resp.arguments import check_value_bytes, default_expiry_ms, shown
+from sadik.api.resp.call import Call, Command
+from sadik.api.resp.replies import OK, array, bulk, integer, mapping, null, text
+from sadik.errors import InvalidRequest
+from sadik.ids import stamp_ms
+from sadik.kernels import versions
+from sadik.node.coordinator.options import Options, parse_options
+from sadik.node.coordinator.outcomes import Explanation, ReplicaView
+
+_READ_OPTIONS: Final = frozenset({"r", "pr", "timeout_ms"})
+_DELETE_OPTIONS: Final = frozenset({"w", "pw", "timeout_ms"})
+_WRITE_OPTIONS: Final = _DELETE_OPTIONS | {"ttl_ms"}
+
+
+def _options(call: Call, first: int, allowed: frozenset[str]) -> Options:
+    """The option pairs from argument ``first`` on, checked against the bucket's effective N."""
+    words = [shown(argument) for argument in call.arguments[first:]]
+    if len(words) % 2:
+        raise InvalidRequest(f"option {words[-1][:40]!r} has no value")
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    options = parse_options(pairs)
+    for name, _ in pairs:
+        if name.lower() not in allowed:
+            known = ", ".join(sorted(allowed))
+            raise InvalidRequest(f"option {name.lower()} means nothing here; options are {known}")
+    call.server.store.check_options(call.session.bucket, options)
+    return options
+
+
+def get(call: Call) -> bytes:
+    """SADIK.GET key [R n] [PR n] [TIMEOUT_MS n]: ``[context, [[value, stamp_ms, expires_at_ms or -1],
+    ...]]``, newest first.
+
+    A deleted key has no values but a context; a key that nothing is known of has an empty context.
+    """
+    _options(call, 2, _READ_OPTIONS)
+    record = call.records[0]
+    values = [
+        array([bulk(value.payload), integer(stamp_ms(value.stamp)), integer(value.expires_at_ms)])
+        for value in record.siblings()
+    ]
+    return array([bulk(call.server.store.encode_context(record)), array(values)])
+
+
+def put(call: Call) -> bytes:
+    """SADIK.PUT key context value [W n] [PW n] [TIMEOUT_MS n] [TTL_MS n]: the new context, or null where
+    siblings remain.
+    """
+    options = _options(call, 4, _WRITE_OPTIONS)
+    payload = call.arguments[3]
+    check_value_bytes(call, len(payload))
+    when = default_expiry_ms(call) if options.ttl_ms is None else call.now_ms + options.ttl_ms
+    record = call.records[0]
+    record.put(payload, when, covers=_covers(call))
+    return _written(call, siblings=len(record.siblings()) - 1)
+
+
+def delete(call: Call) -> bytes:
+    """SADIK.DEL key context [W n] [PW n] [TIMEOUT_MS n]: the new context, or null where siblings remain."""
+    _options(call, 3, _DELETE_OPTIONS)
+    record = call.records[0]
+    record.delete(covers=_covers(call))
+    return _written(call, siblings=len(record.siblings()))
+
+
+def _covers(call: Call) -> versions.Entries:
+    """What the context given with a write has seen; nothing for the empty one."""
+    context = call.arguments[2]
+    return call.server.store.decode_context(context, call.records[0]) if context else ()
+
+
+def _written(call: Call, *, siblings: int) -> bytes:
+    """The reply to a write that left ``siblings`` live values beside its own."""
+    return (
+        null(call.session.protocol) if siblings else bulk(call.server.store.encode_context(call.records[0]))
+    )
+
+
+def explain(call: Call) -> bytes:
+    """SADIK.EXPLAIN key: where it lives, and who has which version."""
+    key = call.arguments[1]
+    return _explanation(call.server.store.explain(call.session.bucket, key), call.session.protocol)
+
+
+def _explanation(explanation: Explanation, protocol: int) -> bytes:
+    fields = {
+        "bucket": bulk(explanation.bucket),
+        "key": bulk(explanation.key),
+        "digest": text(explanation.digest),
+        # Tokens and actors are uint64, and RESP integers are signed.
+        "token": text(str(explanation.token)),
+        "partition": integer(explanation.partition),
+        "n": integer(explanation.n),
+        "r": integer(explanation.r),
+        "w": integer(explanation.w),
+        "replicas": array([_replica(view, protocol) for view in explanation.replicas]),
+    }
+    return mapping([(text(name), value) for name, value in fields.items()], protocol)
+
+
+def _replica(view: ReplicaView, protocol: int) -> bytes:
+    fields = {
+        "node": text(view.node),
+        "role": text(view.role),
+        "up": integer(view.up),
+        "state": text(view.state),
+        "entries": array([array([text(f"{actor:016x}"), integer(stamp)]) for actor, stamp in view.entries]),
+        "siblings": integer(view.siblings),
+        "bytes": integer(view.bytes),
+    }
+    return mapping([(text(name), value) for name, value in fields.items()], protocol)
+
+
+def use(call: Call) -> bytes:
+    """SADIK.USE bucket: what the connection's commands are about from now on; 1 to 255 bytes."""
+    bucket = call.arguments[1]
+    # Asking for the properties checks the name, and makes nothing.
+    call.server.store.properties(bucket)
+    call.session.bucket = bucket
+    return OK
+
+
+_READ: Final = ("readonly", "fast")
+_WRITE: Final = ("write", "denyoom", "fast")
+_GROUP: Final = "sadik"
+
+ROWS: Final = (
+    Command("sadik.get", -2, _READ, 1, 1, 1, _GROUP, "0.1.0", "All values, and their context.", get),
+    Command("sadik.put", -4, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Writes with a context.", put),
+    Command("sadik.del", -3, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Deletes with a context.", delete),
+    Command("sadik.explain", 2, ("readonly",), 0, 0, 0, _GROUP, "0.1.0", "Where a key lives.", explain),
+    Command("sadik.use", 2, ("fast",), 0, 0, 0, _GROUP, "0.1.0", "Uses another bucket.", use),
+)
