@@ -37,6 +37,12 @@ if not names:
 if unknown := sorted(set(ONLY) - set(names)):
     sys.exit(f"SADIK_BUILD names no such kernel: {', '.join(unknown)}")
 
+chosen = ONLY or names
+build_dir = Path("build/debug" if DEBUG else "build/cython")
+# A debug kernel is newer than its sources, so setuptools would keep it. Its C file marks it as built last.
+marks = [Path("build/debug", SOURCES, f"{name}.c") for name in chosen]
+stale = DEBUG or any(mark.exists() for mark in marks)
+
 extensions = cythonize(
     [
         Extension(
@@ -46,13 +52,16 @@ extensions = cythonize(
             extra_compile_args=COMPILE,
             depends=[str(path) for pattern in ("*.pxd", "*.h") for path in sorted(SOURCES.glob(pattern))],
         )
-        for name in (ONLY or names)
+        for name in chosen
     ],
     compiler_directives=DIRECTIVES,
-    build_dir="build/debug" if DEBUG else "build/cython",
+    build_dir=str(build_dir),
     include_path=[str(SOURCES)],
     nthreads=0 if len(ONLY) == 1 else JOBS,
     force=DEBUG,
 )
 
-setup(ext_modules=extensions, options={"build_ext": {"parallel": JOBS}})
+distribution = setup(ext_modules=extensions, options={"build_ext": {"parallel": JOBS, "force": stale}})
+if not DEBUG and distribution.have_run.get("build_ext"):
+    for mark in marks:
+        mark.unlink(missing_ok=True)
