@@ -56,8 +56,11 @@ from version_walk cimport (
 )
 
 from collections import namedtuple
+from collections.abc import Sequence
 
 from sadik.errors import CorruptRecord, InvalidRequest, LimitReached
+
+Entries = Sequence[tuple[int, int]]
 
 TOMBSTONE = FLAG_TOMBSTONE
 SIBLINGS_MAX = LIMIT_SIBLINGS

@@ -106,7 +106,7 @@ class Applied(NamedTuple):
     values: bytes | bytearray
     """Payloads read. Reads of a value written in the same batch share one copy, so slices may overlap."""
     set_offsets: bytearray
-    """int64, count + 1: where the new set of each operation is in ``sets``; empty: nothing is to be stored."""
+    """int64, count + 1: where each new set is in ``sets``; empty where nothing is to be stored."""
     sets: bytes | bytearray
     """Made by accepted REPLACEs, one after another, ready for ``Engine.write_batch``."""
     stamp_last: int
@@ -188,7 +188,8 @@ def siblings(data: Buffer, floor: int, now_ms: int) -> list[Value]:
 def newest(data: Buffer, floor: int, now_ms: int) -> Value | None:
     """What RESP GET shows: the newest value above ``floor`` by (stamp, actor).
 
-    None when that one is a tombstone, expired, or absent. A tombstone competes: a delete newer than every value hides older siblings from this view.
+    None when that one is a tombstone, expired, or absent. A tombstone competes: a delete newer than every
+    value hides older siblings from this view.
     """
 
 def is_dead(data: Buffer) -> bool:
@@ -198,9 +199,10 @@ def fingerprint(digest: Buffer, data: Buffer) -> int:
     """uint64 over the 16-byte digest and the dots of values and tombstones: what Merkle leaves sum up.
 
     0 exactly when there is no value: a replica that only remembers what it saw equals one that holds nothing.
-    Nodes compare it, so it is pinned: ``h = 0``; for each word of digest[0:8], digest[8:16] (little-endian), then actor and stamp of each value
-    in order: ``h = mix((h ^ word) + 0x9E3779B97F4A7C15)``; at last 0 becomes 1. ``mix`` is the finaliser of
-    splitmix64. Not cryptographic: a digest that users cannot choose freely goes in first.
+    Nodes compare it, so it is pinned: ``h = 0``; for each word of digest[0:8], digest[8:16]
+    (little-endian), then actor and stamp of each value in order: ``h = mix((h ^ word) +
+    0x9E3779B97F4A7C15)``; at last 0 becomes 1. ``mix`` is the finaliser of splitmix64. Not cryptographic: a
+    digest that users cannot choose freely goes in first.
 
     Raises:
         ValueError: ``digest`` is shorter than 16 bytes.
