@@ -6,15 +6,16 @@
 # Long bulk strings are collected in the bytes object that will be handed out, grown as they arrive, never ahead of the sender.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
-from libc.stdint cimport INT32_MAX, INT64_MAX, int32_t, int64_t, uint64_t
+from libc.stdint cimport INT32_MAX, INT64_MAX, int32_t, int64_t
 from libc.string cimport memchr, memcpy, memmove, memset
 
 from buffers cimport acquire, acquire_writable
+from resp_run cimport KIND_GET, KIND_SET, Text, count_sets, digits, link, put_bulk, put_int64, run_bytes, write_run
+from resp_text cimport is_word, next_word, plain_kind, short_number, span, to_int64
 
 from sadik.errors import ProtocolError
 
@@ -23,8 +24,6 @@ cdef extern from "Python.h":
     PyObject* PyBytes_FromStringAndSize_new "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
     Py_ssize_t Py_SIZE_of "Py_SIZE"(PyObject* item)
     char* PyBytes_data "PyBytes_AS_STRING"(PyObject* item)
-
-ctypedef const unsigned char* Text
 
 NEED_INPUT = 0
 COMMAND = 1
@@ -40,34 +39,16 @@ cdef enum:
     APPENDED = 4
     NOT_PLAIN = 5
 
-    C_GET = 0
-    C_SET = 1
-    C_OK = 0
-    C_NOTHING = 1
-
     FIELDS = 7
     PLAIN_MAX = 5              # SET key value EX n
     LINE_MAX = 65536           # bytes of a line before its end, as in Redis
     STRANGER_ELEMENTS_MAX = 10
     STRANGER_BULK_MAX = 16384
-    KEY_MAX = 65535
     PREFIX_MAX = 256
     BULK_COLLECTED_MIN = 16384  # shorter ones wait in the window, where they are parsed in place once whole
     STORE_BYTES_MIN = 256
     STORE_KEPT_MAX = 4096       # an idle connection holds no more than this
     CHAIN_SLOTS_MAX = 4096      # of the table on the stack: 16 KiB
-
-cdef int64_t TTL_MS_MAX = <int64_t>1 << 48
-
-
-cdef inline void put_int64(unsigned char* array, Py_ssize_t index, int64_t value) noexcept nogil:
-    memcpy(array + 8 * index, &value, 8)
-
-
-cdef inline int64_t get_int64(Text array, Py_ssize_t index) noexcept nogil:
-    cdef int64_t value
-    memcpy(&value, array + 8 * index, 8)
-    return value
 
 
 cdef class Batch:
@@ -112,15 +93,15 @@ cdef class Batch:
     def append(self, int kind, name, payload=b"", int64_t ttl_ms=-1):
         cdef Py_buffer name_view, payload_view
         cdef bint fits
-        if kind != C_GET and kind != C_SET:
+        if kind != KIND_GET and kind != KIND_SET:
             raise ValueError(f"kind must be GET or SET, not {kind}")
-        if ttl_ms != -1 and (ttl_ms < 1 or kind != C_SET):
+        if ttl_ms != -1 and (ttl_ms < 1 or kind != KIND_SET):
             raise ValueError(f"ttl_ms must be -1, or positive for a SET, not {ttl_ms}")
         acquire(name, &name_view, 0, "name")
         try:
             acquire(payload, &payload_view, 0, "payload")
             try:
-                if kind == C_GET and payload_view.len:
+                if kind == KIND_GET and payload_view.len:
                     raise ValueError("a GET has no payload")
                 fits = (
                     self.count < self.capacity
@@ -143,140 +124,11 @@ cdef class Batch:
         self.field[1][i] = <unsigned char>kind
         put_int64(self.field[2], i, self.used)
         put_int64(self.field[3], i, name)
-        put_int64(self.field[4], i, self.used + name if kind == C_SET else 0)
-        put_int64(self.field[5], i, payload if kind == C_SET else 0)
+        put_int64(self.field[4], i, self.used + name if kind == KIND_SET else 0)
+        put_int64(self.field[5], i, payload if kind == KIND_SET else 0)
         put_int64(self.field[6], i, ttl_ms)
         self.used += name + payload
         self.count = i + 1
-
-
-cdef inline bint is_space(unsigned char c) noexcept nogil:
-    return c == 32 or 9 <= c <= 13
-
-
-cdef inline unsigned char lower(unsigned char c) noexcept nogil:
-    return c | 32 if 65 <= c <= 90 else c
-
-
-cdef inline bint is_word(Text text, Py_ssize_t length, const char* word, Py_ssize_t word_length) noexcept nogil:
-    """Equal but for the case of ASCII letters; `word` is in lower case."""
-    cdef Py_ssize_t i
-    if length != word_length:
-        return False
-    for i in range(length):
-        if lower(text[i]) != <unsigned char>word[i]:
-            return False
-    return True
-
-
-cdef inline bint to_int64(Text text, Py_ssize_t length, int64_t* value) noexcept nogil:
-    """Strict and canonical, as Redis' own: no plus, no leading zeros, no minus zero, no spaces, int64."""
-    cdef uint64_t number = 0, limit = <uint64_t>INT64_MAX
-    cdef Py_ssize_t i = 0
-    cdef bint negative = length > 0 and text[0] == c'-'
-    cdef int digit
-    if negative:
-        i = 1
-        limit += 1
-    if length == i or length > 20:
-        return False
-    if text[i] == c'0':
-        value[0] = 0
-        return length == 1
-    while i < length:
-        digit = <int>text[i] - 48
-        if not 0 <= digit <= 9 or number > (limit - <uint64_t>digit) // 10:
-            return False
-        number = number * 10 + <uint64_t>digit
-        i += 1
-    # A negative number is not zero here, and -2**63 has no positive twin.
-    value[0] = -<int64_t>(number - 1) - 1 if negative else <int64_t>number
-    return True
-
-
-cdef inline Text short_number(Text text, Text end, Py_ssize_t* value) noexcept nogil:
-    """The usual line after its marker: 1 to 9 digits, canonical, CR, one more byte. Gives what follows, or NULL for any other."""
-    cdef Text stop
-    cdef int digit, number
-    if end - text < 3:
-        return NULL
-    # The CR must stand at or before `stop`: after nine digits at most, with one more byte behind it.
-    stop = end - 2 if end - text < 11 else text + 9
-    number = <int>text[0] - 48
-    if not 0 <= number <= 9:
-        return NULL
-    text += 1
-    if text[0] != 13:
-        if number == 0:
-            return NULL
-        while True:
-            digit = <int>text[0] - 48
-            if not 0 <= digit <= 9 or text == stop:
-                break
-            number = number * 10 + digit
-            text += 1
-        if text[0] != 13:
-            return NULL
-    value[0] = number
-    return text + 2
-
-
-cdef int hex_digit(unsigned char c) noexcept nogil:
-    if 48 <= c <= 57:
-        return c - 48
-    c = lower(c)
-    return c - 87 if 97 <= c <= 102 else -1
-
-
-cdef Py_ssize_t next_word(Text line, Py_ssize_t length, Py_ssize_t* position, unsigned char* word) noexcept nogil:
-    """Write the next word of an inline command to `word`; gives its length, -1 at the end of the line, -2 for unbalanced quotes."""
-    cdef Py_ssize_t i = position[0], size = 0
-    cdef unsigned char c, quote = 0
-    while i < length and is_space(line[i]):
-        i += 1
-    if i == length:
-        return -1
-    while i < length:
-        c = line[i]
-        i += 1
-        if quote == 0:
-            if c == 32 or c == 9 or c == 10 or c == 13:
-                break
-            if c == c'"' or c == c"'":
-                quote = c
-                continue
-        elif c == quote:
-            if i < length and not is_space(line[i]):
-                return -2
-            quote = 0
-            break
-        elif c == 92 and i < length:
-            if quote == c"'":
-                if line[i] == c"'":
-                    c = line[i]
-                    i += 1
-            elif line[i] == c'x' and length - i > 2 and hex_digit(line[i + 1]) >= 0 and hex_digit(line[i + 2]) >= 0:
-                c = <unsigned char>(hex_digit(line[i + 1]) * 16 + hex_digit(line[i + 2]))
-                i += 3
-            else:
-                c = line[i]
-                i += 1
-                if c == c'n':
-                    c = 10
-                elif c == c'r':
-                    c = 13
-                elif c == c't':
-                    c = 9
-                elif c == c'b':
-                    c = 8
-                elif c == c'a':
-                    c = 7
-        word[size] = c
-        size += 1
-    if quote:
-        return -2
-    position[0] = i
-    return size
 
 
 cdef list split_line(Text line, Py_ssize_t length):
@@ -509,7 +361,7 @@ cdef class Parser:
         if count > STRANGER_ELEMENTS_MAX and not self.authenticated:
             self.fail("Protocol error: unauthenticated multibulk length")
         if count <= 0:
-            self.position = text - self.window
+            self.position = span(self.window, text)
             return AGAIN
         if not self.authenticated and limit > STRANGER_BULK_MAX:
             limit = STRANGER_BULK_MAX
@@ -517,9 +369,9 @@ cdef class Parser:
             # Whatever is not usual in an element ends this loop, and `resume` finds out what it is.
             while done < count and text < end and text[0] == c'$':
                 after = short_number(text + 1, end, &bulk)
-                if after == NULL or bulk > limit or end - after < bulk + 2:
+                if after == NULL or bulk > limit or span(after, end) < bulk + 2:
                     break
-                if after - start + bulk + 2 > self.request_bytes_max:
+                if span(start, after) + bulk + 2 > self.request_bytes_max:
                     break
                 item[done] = after
                 length[done] = bulk
@@ -529,7 +381,7 @@ cdef class Parser:
                 result = self.plain(batch, prefix, prefix_length, room, count, item, length)
                 if result == C_BATCH_FULL:
                     return result
-                self.position = text - self.window
+                self.position = span(self.window, text)
                 if result == APPENDED:
                     return result
         arguments = []
@@ -540,8 +392,8 @@ cdef class Parser:
         self.partial = arguments
         self.missing = count - done
         self.bulk_length = -1
-        self.request_bytes = text - start
-        self.position = text - self.window
+        self.request_bytes = span(start, text)
+        self.position = span(self.window, text)
         return AGAIN
 
     cdef int resume(self) except -1:
@@ -630,7 +482,7 @@ cdef class Parser:
         cdef Text name = <Text>PyBytes_AS_STRING(arguments[0])
         cdef Py_ssize_t length = PyBytes_GET_SIZE(arguments[0])
         # A browser made to talk to us sends these lines first; what follows them must never run.
-        if is_word(name, length, "post", 4) or is_word(name, length, "host:", 5):
+        if is_word(name, length, b"post", 4) or is_word(name, length, b"host:", 5):
             self.fail("")
         self.arguments = arguments
         return C_COMMAND
@@ -639,37 +491,17 @@ cdef class Parser:
         self, Batch batch, Text prefix, Py_ssize_t prefix_length, Py_ssize_t room,
         Py_ssize_t count, Text* item, Py_ssize_t* length,
     ) noexcept:
-        """Append GET key, SET key value [EX n | PX n] to the batch: APPENDED, C_BATCH_FULL, or NOT_PLAIN for anything else."""
-        cdef int kind
-        cdef int64_t number, ttl_ms = -1
-        cdef Py_ssize_t payload = 0, name
+        """Append a plain operation to the batch: APPENDED, C_BATCH_FULL, or NOT_PLAIN for any other command."""
+        cdef int64_t ttl_ms
+        cdef Py_ssize_t payload, name
         cdef unsigned char* out
-        if batch is None or length[0] != 3:
+        cdef int kind
+        if batch is None:
             return NOT_PLAIN
-        if count == 2:
-            if not is_word(item[0], 3, "get", 3):
-                return NOT_PLAIN
-            kind = C_GET
-        elif count == 3 or count == 5:
-            if not is_word(item[0], 3, "set", 3):
-                return NOT_PLAIN
-            kind = C_SET
-            payload = length[2]
-            if count == 5:
-                if not to_int64(item[4], length[4], &number) or number < 1:
-                    return NOT_PLAIN
-                if is_word(item[3], length[3], "ex", 2):
-                    if number > TTL_MS_MAX // 1000:
-                        return NOT_PLAIN
-                    ttl_ms = 1000 * number
-                elif is_word(item[3], length[3], "px", 2) and number <= TTL_MS_MAX:
-                    ttl_ms = number
-                else:
-                    return NOT_PLAIN
-        else:
+        kind = plain_kind(count, item, length, &ttl_ms)
+        if kind < 0:
             return NOT_PLAIN
-        if not 1 <= length[1] <= KEY_MAX:
-            return NOT_PLAIN
+        payload = length[2] if kind == KIND_SET else 0
         name = prefix_length + 2 + length[1]
         if payload > batch.arena_bytes - name:
             return NOT_PLAIN
@@ -679,7 +511,7 @@ cdef class Parser:
         memcpy(out, prefix, prefix_length)
         out += prefix_length
         out[0] = <unsigned char>(length[1] >> 8)
-        out[1] = <unsigned char>length[1]
+        out[1] = <unsigned char>(length[1] & 255)
         memcpy(out + 2, item[1], length[1])
         if payload:
             memcpy(out + 2 + length[1], item[2], payload)
@@ -697,8 +529,8 @@ cdef class Parser:
         if reach > self.scanned:
             found = <Text>memchr(line + self.scanned, mark, reach - self.scanned)
         if found != NULL:
-            self.scanned = found - line
-            return found - line
+            self.scanned = span(line, found)
+            return span(line, found)
         self.scanned = reach
         return -1 if unread <= LINE_MAX else -2
 
@@ -734,7 +566,7 @@ cdef class Parser:
             self.fail("Protocol error: invalid bulk length")
         if length[0] > STRANGER_BULK_MAX and not self.authenticated:
             self.fail("Protocol error: unauthenticated bulk length")
-        self.consume(after - line)
+        self.consume(span(line, after))
         if length[0] + 2 > self.request_bytes_max - self.request_bytes:
             self.fail("Protocol error: too big request")
         return 1
@@ -766,82 +598,6 @@ cdef class Parser:
 
 
 # ---- replies ----
-
-cdef inline int digits(uint64_t number) noexcept nogil:
-    cdef int count = 1
-    while number >= 10:
-        number //= 10
-        count += 1
-    return count
-
-
-cdef inline unsigned char* put_number(unsigned char* out, uint64_t number, int count) noexcept nogil:
-    """Write `count` decimal digits and CRLF; gives what follows."""
-    cdef unsigned char* digit = out + count
-    while digit > out:
-        digit -= 1
-        digit[0] = <unsigned char>(48 + number % 10)
-        number //= 10
-    out[count] = 13
-    out[count + 1] = 10
-    return out + count + 2
-
-
-cdef inline unsigned char* put_bulk(unsigned char* out, Text value, Py_ssize_t length) noexcept nogil:
-    out[0] = c'$'
-    out = put_number(out + 1, length, digits(length))
-    if length:
-        memcpy(out, value, length)
-    out[length] = 13
-    out[length + 1] = 10
-    return out + length + 2
-
-
-cdef Py_ssize_t run_bytes(
-    Py_ssize_t first, Py_ssize_t stop, Text kinds, Text status, Py_ssize_t available, Text starts, Text lengths, Py_ssize_t nil_bytes
-) noexcept nogil:
-    """Bytes of a run's replies; -1 for a status or kind that has none here, -2 for a slice out of bounds."""
-    cdef Py_ssize_t total = 0, i
-    cdef int64_t length, start
-    for i in range(first, stop):
-        if status[i] == C_OK:
-            if kinds[i] == C_SET:
-                total += 5
-            elif kinds[i] == C_GET:
-                start = get_int64(starts, i)
-                length = get_int64(lengths, i)
-                if start < 0 or length < 0 or start > available or length > available - start:
-                    return -2
-                if length > INT64_MAX // 2 - total:
-                    return -2
-                total += 1 + digits(length) + 2 + length + 2
-            else:
-                return -1
-        elif status[i] == C_NOTHING and kinds[i] == C_GET:
-            total += nil_bytes
-        else:
-            return -1
-    return total
-
-
-cdef void write_run(
-    Py_ssize_t first, Py_ssize_t stop, Text kinds, Text status, Text values, Text starts, Text lengths, bint resp3, unsigned char* out
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(first, stop):
-        if status[i] == C_NOTHING:
-            if resp3:
-                memcpy(out, b"_\r\n", 3)
-                out += 3
-            else:
-                memcpy(out, b"$-1\r\n", 5)
-                out += 5
-        elif kinds[i] == C_SET:
-            memcpy(out, b"+OK\r\n", 5)
-            out += 5
-        else:
-            out = put_bulk(out, values + get_int64(starts, i), get_int64(lengths, i))
-
 
 def encode_run(Py_ssize_t first, Py_ssize_t stop, kinds, status, values, value_starts, value_lengths, bint resp3):
     cdef Py_buffer views[5]
@@ -897,43 +653,6 @@ def array(items):
 
 
 # ---- order within a batch ----
-
-cdef void link(
-    Py_ssize_t count, Text kinds, Text digests, unsigned char* previous, int32_t* table, Py_ssize_t slots
-) noexcept nogil:
-    """Linear probing; a slot holds the index of the latest SET of its digest, or -1."""
-    cdef Py_ssize_t i, slot
-    cdef uint64_t high, low, other_high, other_low
-    cdef int32_t found
-    for i in range(count):
-        memcpy(&high, digests + 16 * i, 8)
-        memcpy(&low, digests + 16 * i + 8, 8)
-        # The high half is the ring token: the keys of one partition share its first bits.
-        slot = low & <uint64_t>(slots - 1)
-        while True:
-            found = table[slot]
-            if found < 0:
-                break
-            memcpy(&other_low, digests + 16 * <Py_ssize_t>found + 8, 8)
-            if other_low == low:
-                memcpy(&other_high, digests + 16 * <Py_ssize_t>found, 8)
-                if other_high == high:
-                    break
-            slot = (slot + 1) & (slots - 1)
-        memcpy(previous + 4 * i, &found, 4)
-        if kinds[i] == C_SET:
-            table[slot] = <int32_t>i
-
-
-cdef Py_ssize_t count_sets(Py_ssize_t count, Text kinds) noexcept nogil:
-    """How many are SET; -1 when one is neither SET nor GET."""
-    cdef Py_ssize_t sets = 0, i
-    cdef unsigned char strange = 0
-    for i in range(count):
-        sets += kinds[i] == C_SET
-        strange |= kinds[i]
-    return -1 if strange > C_SET else sets
-
 
 cdef int link_all(Py_ssize_t count, Text kinds, Text digests, unsigned char* previous) except -1:
     cdef int32_t on_stack[CHAIN_SLOTS_MAX]

@@ -1,8 +1,8 @@
-"""Hostile input for the RESP parser: valid conversations, damaged in the ways that break parsers, cut into pieces.
+"""Hostile input for the RESP parser: valid conversations, damaged as breaks parsers, and cut into pieces.
 
-Everything comes from one seeded generator, so a failing input is named by its seed. Lengths, limits and pieces are
-small enough that limits are really reached. Run by ``test_resp.py``: a few thousand inputs in every test run, a
-million as a torture test.
+Everything comes from one seeded generator, so a failing input is named by its seed. Lengths, limits and
+pieces are small enough that limits are really reached. For ``test_resp_hostile.py``: a thousand inputs in
+every test run, a million as a torture test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from sadik.errors import ProtocolError
 
 PREFIX = b"\x010"
 ROOMS = (0, 1, 2, 3, 1000)
-TIMES = (b"1", b"60", b"0", b"-1", b"01", b"281474976710", b"281474976711", b"%d" % 2**48, b"%d" % (2**48 + 1), b"9" * 25)
+TIMES = (
+    *(b"1", b"60", b"0", b"-1", b"01", b"281474976710", b"281474976711"),
+    *(b"%d" % 2**48, b"%d" % (2**48 + 1), b"9" * 25),
+)
+ODD_LINES = (b"*0\r\n", b"*-1\r\n", b"\r\n", b"\n", b"  \t\r\n", b"*1\r\n$4\r\nPoSt\r\n", b"HOST: a\r\n")
+ODD_BYTES = (b"\r", b"\n", b"\0", b"*", b"$", b"-", b"0", b'"', b"\xff")
 LENGTHS = (
     *(b"", b"-", b"-0", b"-1", b"-2", b"00", b"+1", b" 1", b"3 ", b"4", b"10", b"11", b"16385", b"1048577"),
     *(b"999999999", b"2147483648", b"9223372036854775807", b"9223372036854775808", b"1" * 21),
@@ -44,9 +49,9 @@ def command(*words: bytes) -> bytes:
 
 
 def run(twin: Any, limits: Limits, pieces: list[bytes], rooms: Callable[[], int] = lambda: 1000) -> list[Any]:
-    """All that a parser makes of the pieces, in order: operations, commands, and the error or the bytes left over.
+    """All that a parser makes of the pieces, in order: operations, commands, and the error or the bytes left.
 
-    The batch is run (its operations are taken over) after every pull; ``rooms`` says how many the next one may add.
+    The batch is run (its operations are taken over) after every pull; ``rooms`` says how many that may add.
     """
     parser = twin.Parser(limits.bulk_bytes_max, limits.request_bytes_max, limits.arguments_max)
     parser.authenticated = limits.authenticated
@@ -132,11 +137,12 @@ def one_input(rng: random.Random) -> Input:
 def one_command(rng: random.Random) -> bytes:
     key, value = word(rng), word(rng)
     seconds = rng.choice(TIMES) if rng.random() < 0.9 else word(rng)
+    unit = mixed_case(rng, rng.choice((b"ex", b"px", b"nx")))
     words = rng.choice(
         (
             (mixed_case(rng, b"get"), key),
             (mixed_case(rng, b"set"), key, value),
-            (mixed_case(rng, b"set"), key, value, mixed_case(rng, rng.choice((b"ex", b"px", b"nx"))), seconds),
+            (mixed_case(rng, b"set"), key, value, unit, seconds),
             (b"set", key, value, b"NX"),
             (b"mset", *(word(rng) for _ in range(rng.randrange(12)))),
             (word(rng),),
@@ -147,7 +153,7 @@ def one_command(rng: random.Random) -> bytes:
         return command(*words)
     if kind < 0.9:
         return inline(rng, words)
-    return rng.choice((b"*0\r\n", b"*-1\r\n", b"\r\n", b"\n", b"  \t\r\n", b"*1\r\n$4\r\nPoSt\r\n", b"HOST: a\r\n"))
+    return rng.choice(ODD_LINES)
 
 
 def inline(rng: random.Random, words: tuple[bytes, ...]) -> bytes:
@@ -187,7 +193,7 @@ def damage(rng: random.Random, data: bytes) -> bytes:
     if kind == 1:
         return data[:at] + data[at + rng.randrange(1, 4) :]
     if kind == 2:
-        return data[:at] + rng.choice((b"\r", b"\n", b"\0", b"*", b"$", b"-", b"0", b'"', b"\xff")) + data[at:]
+        return data[:at] + rng.choice(ODD_BYTES) + data[at:]
     if kind == 3:
         stop = at + rng.randrange(40)
         return data[:stop] + data[at:]

@@ -81,8 +81,8 @@ class Parser:
     """One connection's input: incremental, scanning no byte twice, holding no more than its limits.
 
     A bytes object is parsed where it is and let go when all of it is read. The memory held for a part of a
-    command is at most about twice the bytes that came of it, plus the objects of its finished elements: a length
-    announced costs nothing. Idle, a parser holds at most 4 KiB.
+    command is at most about twice the bytes that came of it, plus the objects of its finished elements: a
+    length announced costs nothing. Idle, a parser holds at most 4 KiB.
 
     Args:
         bulk_bytes_max: Longest bulk string taken (``proto-max-bulk-len``); longer is a protocol error before

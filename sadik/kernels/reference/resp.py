@@ -27,7 +27,7 @@ STRANGER_ELEMENTS_MAX = 10
 STRANGER_BULK_BYTES_MAX = 16384
 
 INTEGER = re.compile(rb"0|-?[1-9][0-9]*")
-# A word of a line is bare bytes and perhaps one quoted part, which a space or the end of the line must follow.
+# A word of a line is bare bytes and perhaps one quoted part, which a space or the line's end must follow.
 BARE = re.compile(rb"""[^ \t\r\n"']*""")
 QUOTED = re.compile(rb"""(?:"((?:\\.|[^"\\])*+)"|'((?:\\'|[^'])*+)')(?=[ \t\r\n\v\f]|\Z)""", re.DOTALL)
 ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
