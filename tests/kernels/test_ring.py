@@ -47,9 +47,7 @@ def plain(twin: ModuleType, tokens: list[int], owners: list[int], **more: int) -
     ("token", "position"),
     [(0, 0), (9, 0), (10, 0), (11, 1), (20, 1), (21, 2), (30, 2), (31, 0), (LAST, 0)],
 )
-def test_position_is_the_first_token_not_below_and_wraps(
-    twin: ModuleType, token: int, position: int
-) -> None:
+def test_position_is_the_first_token_not_below_and_wraps(twin: ModuleType, token: int, position: int) -> None:
     """A node owns (predecessor, self]: its own token is still its own."""
     ring = plain(twin, [10, 20, 30], [2, 0, 1])
     assert ring.position(token) == position

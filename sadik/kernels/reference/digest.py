@@ -28,7 +28,8 @@ def _view(source: Buffer, need: int, name: str, *, writable: bool = False) -> me
     view = memoryview(source)
     if writable and view.readonly:
         raise BufferError(f"{name} is read-only")
-    view = view.cast("B")
+    # An empty array cannot be cast.
+    view = view.cast("B") if view.nbytes else memoryview(b"")
     if len(view) < need:
         raise ValueError(f"{name} has {len(view)} bytes, {need} are needed")
     return view

@@ -118,7 +118,8 @@ class Ring:
         view = memoryview(out)
         if view.readonly:
             raise BufferError("out is read-only")
-        view = view.cast("B")
-        if len(view) < 4 * need:
-            raise ValueError(f"out has {len(view)} bytes, {4 * need} are needed")
-        struct.pack_into(f"<{len(nodes)}I", view, 4 * index, *nodes)
+        if view.nbytes < 4 * need:
+            raise ValueError(f"out has {view.nbytes} bytes, {4 * need} are needed")
+        # An empty array cannot be cast, and need not be.
+        if nodes:
+            struct.pack_into(f"<{len(nodes)}I", view.cast("B"), 4 * index, *nodes)
