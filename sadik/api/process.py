@@ -91,7 +91,7 @@ async def serve(config: NodeConfig) -> int:
     resp = RespServer(
         node.coordinator, config, clock=clock, instruments=RespInstruments(registry), facts=facts
     )
-    http = HttpServer(node.coordinator, config, registry)
+    http = HttpServer(node.coordinator, config, registry, clock=clock)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -78,7 +78,7 @@ class Node:
             read_bytes_max=max(READ_BYTES_MAX, config.limits.value_bytes_max),
         )
         self.sync = SyncService(
-            engine, worker, clock, config.storage.sync_mode, config.storage.sync_interval_ms
+            engine, worker, clock, config.storage.sync, config.storage.sync_interval_ms
         )
         self.background = BackgroundRunner(clock)
         self.coordinator = Coordinator(
@@ -110,14 +110,15 @@ class Node:
             WrongFormat: It is not this node's, not Sadik's, or newer.
             StorageError, OSError: It cannot be opened.
         """
-        wanted = {
-            "cluster": config.cluster,
-            "node_id": config.node_id,
-            "partitions": config.partitions,
-            "engine": config.storage.engine,
-        }
         if config.storage.engine == "memory":
-            birth = found(clock=clock, entropy=entropy, **wanted)
+            birth = found(
+                cluster=config.cluster,
+                node_id=config.node_id,
+                partitions=config.partitions,
+                engine=config.storage.engine,
+                clock=clock,
+                entropy=entropy,
+            )
             engine = open_engine(config, birth, files, clock, entropy)
             return cls(
                 config=config,
@@ -136,7 +137,16 @@ class Node:
             raise DirectoryLocked(f"{directory} is in use by another process") from error
         with contextlib.ExitStack() as undo:
             undo.callback(lock.release)
-            birth = read_or_found(files, directory, clock=clock, entropy=entropy, **wanted)
+            birth = read_or_found(
+                files,
+                directory,
+                cluster=config.cluster,
+                node_id=config.node_id,
+                partitions=config.partitions,
+                engine=config.storage.engine,
+                clock=clock,
+                entropy=entropy,
+            )
             engine = open_engine(config, birth, files, clock, entropy)
             undo.callback(engine.close)
             node = cls(

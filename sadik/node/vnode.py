@@ -6,6 +6,7 @@ It knows buckets, stamps and the actor; it knows nothing of clients, peers and q
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Applied(NamedTuple):
     """What became of a stretch of a batch.
 
     Attributes:
-        count: Operations done, counted from the stretch's first; fewer than asked when the read limit was
+        taken: Operations done, counted from the stretch's first; fewer than asked when the read limit was
             reached.
         result: Statuses and values, indexed from the stretch's first.
         writes: How many of them stored a new set.
@@ -42,7 +43,7 @@ class Applied(NamedTuple):
         error: Why none of the writes was stored, None when all were.
     """
 
-    count: int
+    taken: int
     result: versions.Applied
     writes: int
     ticket: int
@@ -79,9 +80,13 @@ class Vnodes:
         self.actor = random_uint64(entropy)
         self._digests = bytearray(DIGEST_BYTES * batch_capacity)
         self._previous = bytearray(4 * batch_capacity)
-        self._floors = np.zeros(batch_capacity, dtype=np.uint64)
-        self._spaces = np.zeros(batch_capacity, dtype=np.uint32)
-        self._expires = np.full(batch_capacity, -1, dtype=np.int64)
+        # The kernels take the bytes; the views on them are for filling.
+        self._floors_bytes = bytearray(8 * batch_capacity)
+        self._spaces_bytes = bytearray(4 * batch_capacity)
+        self._expires_bytes = bytearray(8 * batch_capacity)
+        self._floors = np.frombuffer(self._floors_bytes, dtype=np.uint64)
+        self._spaces = np.frombuffer(self._spaces_bytes, dtype=np.uint32)
+        self._expires = np.frombuffer(self._expires_bytes, dtype=np.int64)
         self._alive = bytes(batch_capacity)
         self._filled_with: tuple[int, int, int] = (0, 0, 0)
 
@@ -91,11 +96,7 @@ class Vnodes:
         """A stamp of our own, greater than ``stamp`` and all before; ClockError when too far ahead of the
         wall clock.
         """
-        mine = self.hybrid.reserve(1)
-        if mine <= stamp:
-            self.hybrid.observe(stamp)
-            mine = self.hybrid.reserve(1)
-        return mine
+        return self.hybrid.mint(stamp)
 
     def redraw_actor_after_loss(self) -> bool:
         """A new actor if the engine has lost or given up anything since the last look (DESIGN 3)."""
@@ -119,30 +120,32 @@ class Vnodes:
         """Run operations ``first`` <= i < ``stop`` of a prepared batch in order: one engine read, one
         engine write.
         """
-        whole = first == 0
         asked = stop - first
-        digests: Buffer = self._digests if whole else memoryview(self._digests)[first * DIGEST_BYTES :]
-        stored = self.engine.read_batch(asked, digests, self._read_bytes_max)
-        count = stored.count
+        digests: Buffer = self._digests
         previous: Buffer = self._previous
-        kinds: Buffer = batch.kinds
+        kinds: bytes | bytearray = batch.kinds
         name_starts: Buffer = batch.name_starts
         name_lengths: Buffer = batch.name_lengths
         payload_starts: Buffer = batch.payload_starts
         payload_lengths: Buffer = batch.payload_lengths
-        expires, floors, spaces = self._expires, self._floors, self._spaces
-        if not whole:
+        expires: Buffer = self._expires_bytes
+        floors: Buffer = self._floors_bytes
+        spaces: Buffer = self._spaces_bytes
+        if first:
+            digests = memoryview(self._digests)[first * DIGEST_BYTES :]
             # What an earlier stretch wrote is read back from the engine: links across the cut are dropped.
             linked = np.frombuffer(self._previous, dtype=np.int32)[first:stop] - first
-            previous = np.maximum(linked, -1)
-            kinds = memoryview(batch.kinds)[first:]
-            name_starts, name_lengths = (
-                memoryview(batch.name_starts)[8 * first :],
-                memoryview(batch.name_lengths)[8 * first :],
-            )
+            previous = np.maximum(linked, -1).tobytes()
+            kinds = batch.kinds[first:stop]
+            name_starts = memoryview(batch.name_starts)[8 * first :]
+            name_lengths = memoryview(batch.name_lengths)[8 * first :]
             payload_starts = memoryview(batch.payload_starts)[8 * first :]
             payload_lengths = memoryview(batch.payload_lengths)[8 * first :]
-            expires, floors, spaces = expires[first:], floors[first:], spaces[first:]
+            expires = memoryview(self._expires_bytes)[8 * first :]
+            floors = memoryview(self._floors_bytes)[8 * first :]
+            spaces = memoryview(self._spaces_bytes)[4 * first :]
+        stored = self.engine.read_batch(asked, digests, self._read_bytes_max)
+        count = stored.taken
         now_ms = self.clock.wall_ms()
         result = versions.apply_batch(
             count,
@@ -164,7 +167,7 @@ class Vnodes:
         if not result.stamp_last:
             return Applied(count, result, 0, 0, None)
         self.hybrid.observe(result.stamp_last)
-        writes = int(np.count_nonzero(np.frombuffer(kinds, dtype=np.uint8, count=count)))
+        writes = kinds.count(resp.SET, 0, count)
         try:
             ticket = self.engine.write_batch(
                 count,
@@ -233,7 +236,7 @@ class Vnodes:
         stored = self.engine.read_batch(
             len(found), b"".join(item[2] for item in found.values()), self._read_bytes_max
         )
-        if stored.count < len(found):
+        if stored.taken < len(found):
             raise LimitReached(
                 f"the keys of this request hold more than {self._read_bytes_max} bytes; ask for fewer at once"
             )
@@ -279,11 +282,11 @@ class Vnodes:
             len(changed),
             b"".join(record.digest for record in changed),
             b"".join(record.name for record in changed),
-            np.array(starts, dtype=np.int64),
-            np.array(lengths, dtype=np.int64),
+            array("q", starts),
+            array("q", lengths),
             b"".join(record.stored for record in changed),
-            np.array(offsets, dtype=np.int64),
-            np.array([bucket.space for bucket in spaces], dtype=np.uint32),
+            array("q", offsets),
+            array("I", [bucket.space for bucket in spaces]),
             flags,
         )
         for record in changed:

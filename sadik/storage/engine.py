@@ -40,10 +40,11 @@ class ReadBatch(NamedTuple):
     """Stored values, packed: value i is ``data[offsets[i]:offsets[i + 1]]``, empty unless ``status[i]`` is
     STORED.
 
-    status: uint8 each; offsets: int64, count + 1. ``count`` is how many of the digests asked for were read.
+    status: uint8 each; offsets: int64, count + 1. ``taken`` is how many of the digests asked for were
+    read.
     """
 
-    count: int
+    taken: int
 
     status: bytearray
     data: bytes | bytearray

@@ -19,28 +19,29 @@ import logging
 from collections.abc import Sequence
 
 from sadik.api.resp import admission, information
-from sadik.api.resp.call import Call, Command, CommandError, Session
+from sadik.api.resp.call import Call, Command, CommandError, Session, Store
 from sadik.api.resp.connection import Connection, error_reply
 from sadik.api.resp.instruments import RespInstruments
-from sadik.config import Address, NodeConfig
+from sadik.config import NodeConfig
 from sadik.env.clock import Clock
 from sadik.errors import ProtocolError, SadikError, StorageError, StorageFailed
 from sadik.kernels import resp, versions
 from sadik.node.coordinator.service import Coordinator
 from sadik.node.records import Record
-from sadik.node.vnode import Span
+from sadik.node.vnode import Applied, Span
+from sadik.settings import Address
 
 log = logging.getLogger("sadik.resp")
 
 _ROUNDS_PER_TURN = 8
 _TICK_S = 1.0
+Run = tuple[Connection, int, int]
+"""Operations ``first`` <= i < ``stop`` of the batch, which one connection sent."""
+
+_NEED_INPUT = resp.NEED_INPUT
+_COMMAND = resp.COMMAND
 _OK = versions.OK
 _NOTHING = versions.NOTHING
-_REFUSALS = {
-    versions.UNREADABLE: "CORRUPT the stored record of this key cannot be read",
-    versions.LIMIT: "LIMIT the version set of this key is full",
-    versions.CLOCK: "CLOCK the stamp needed is too far ahead of this node's clock",
-}
 
 
 class RespServer:
@@ -62,7 +63,7 @@ class RespServer:
         instruments: RespInstruments,
         facts: information.Facts,
     ) -> None:
-        self.store = coordinator
+        self.store: Store = coordinator
         self.settings = information.settings(config)
         self.in_flight_max = config.resp.pipeline_operations_max
         self.output_bytes_max = config.resp.output_bytes_max
@@ -206,10 +207,12 @@ class RespServer:
         """Run one round; returns the connections that may have more."""
         batch = self._batch
         batch.clear()
-        runs: list[tuple[Connection, int, int]] = []
+        room = self.in_flight_max
+        runs: list[Run] = []
         commands: list[tuple[Connection, list[bytes]]] = []
         again: list[Connection] = []
-        broken: list[tuple[Connection, ProtocolError]] = []
+        ended: list[tuple[Connection, str]] = []
+        first = 0
         for connection in ready:
             if connection.closing or connection.blocked:
                 continue
@@ -217,78 +220,70 @@ class RespServer:
                 commands.append((connection, connection.pending.popleft()))
                 again.append(connection)
                 continue
-            first = batch.count
-            result = resp.NEED_INPUT
+            parser = connection.parser
             try:
-                result = connection.parser.pull(
-                    batch if connection.fast else None, connection.prefix, self.in_flight_max
-                )
+                result = parser.pull(batch if connection.fast else None, connection.prefix, room)
             except ProtocolError as error:
-                broken.append((connection, error))
-            if batch.count > first:
-                runs.append((connection, first, batch.count))
-            if result == resp.COMMAND:
-                commands.append((connection, connection.parser.arguments))
-                again.append(connection)
-            elif result == resp.BATCH_FULL:
-                again.append(connection)
-            elif connection.session.id in self._finishing:
-                broken.append((connection, ProtocolError("")))
+                ended.append((connection, str(error)))
+                result = _NEED_INPUT
+            stop = batch.count
+            if stop > first:
+                runs.append((connection, first, stop))
+                first = stop
+            if result == _NEED_INPUT:
+                if self._finishing and connection.session.id in self._finishing:
+                    ended.append((connection, ""))
+                continue
+            again.append(connection)
+            if result == _COMMAND:
+                commands.append((connection, parser.arguments))
         if runs:
             self._run_batch(runs, arrived_ns)
         if commands:
             self._run_commands(commands, arrived_ns)
-        for connection, error in broken:
-            self._end(connection, error)
+        for connection, text in ended:
+            if text:
+                self._instruments.protocol_errors.value += 1
+                connection.send(error_reply(f"ERR {text}"), 1, 0, arrived_ns)
+            connection.close_after_replies()
         return again
-
-    def _end(self, connection: Connection, error: ProtocolError) -> None:
-        text = str(error)
-        if text:
-            self._instruments.protocol_errors.value += 1
-            connection.send(error_reply(f"ERR {text}"), 1, 0, self._arrived_ns)
-        connection.close_after_replies()
 
     # Plain reads and writes.
 
-    def _run_batch(self, runs: list[tuple[Connection, int, int]], arrived_ns: int) -> None:
+    def _run_batch(self, runs: list[Run], arrived_ns: int) -> None:
         batch = self._batch
         count = batch.count
-        spans = []
-        wants_write = batch.kinds.find(resp.SET, 0, count) >= 0
         try:
-            for connection, first, stop in runs:
-                name = connection.session.bucket
-                bucket = (
-                    self._coordinator.bucket_for_write(name)
-                    if wants_write
-                    else self._coordinator.bucket(name)
-                )
-                spans.append(Span(first, stop, bucket))
+            spans = self._spans(runs, batch.kinds.find(resp.SET, 0, count) >= 0)
         except SadikError as error:
             for connection, first, stop in runs:
                 connection.send(error_reply(_text(error)) * (stop - first), stop - first, 0, arrived_ns)
             return
         vnodes = self._coordinator.vnodes
         vnodes.prepare(batch, spans)
-        start = 0
-        while start < count:
+        applied = vnodes.apply(batch, 0, count)
+        self._answer(runs, 0, applied, arrived_ns)
+        start = applied.taken
+        while start < count and (runs := self._defer_blocked(runs, start)):
+            start = runs[0][1]
             applied = vnodes.apply(batch, start, count)
-            stop = start + applied.count
-            self._answer(
-                runs, start, stop, applied.result, applied.error, applied.ticket, applied.writes, arrived_ns
-            )
-            start = stop
-            if start < count:
-                runs = self._defer_blocked(runs, start)
-                if runs:
-                    start = max(start, runs[0][1])
-                else:
-                    return
+            self._answer(runs, start, applied, arrived_ns)
+            start += applied.taken
 
-    def _defer_blocked(
-        self, runs: list[tuple[Connection, int, int]], start: int
-    ) -> list[tuple[Connection, int, int]]:
+    def _spans(self, runs: list[Run], writes: bool) -> list[Span]:
+        """Neighbouring runs in the same bucket, as one."""
+        find = self._coordinator.bucket_for_write if writes else self._coordinator.bucket
+        spans: list[Span] = []
+        name = runs[0][0].session.bucket
+        begin = 0
+        for connection, first, _ in runs:
+            if connection.session.bucket != name:
+                spans.append(Span(begin, first, find(name)))
+                name, begin = connection.session.bucket, first
+        spans.append(Span(begin, runs[-1][2], find(name)))
+        return spans
+
+    def _defer_blocked(self, runs: list[Run], start: int) -> list[Run]:
         """Big values cut the batch: whoever does not take its replies gets its rest back as commands for
         later.
         """
@@ -318,45 +313,58 @@ class RespServer:
         ttl_ms = _int64(batch.ttl_ms, index)
         return arguments if ttl_ms < 0 else [*arguments, b"PX", b"%d" % ttl_ms]
 
-    def _answer(
+    def _answer(self, runs: list[Run], start: int, applied: Applied, arrived_ns: int) -> None:
+        """Encode and send the replies of operations ``start`` to ``start + applied.taken``."""
+        result, count = applied.result, applied.taken
+        refused = count - result.status.count(_OK) - result.status.count(_NOTHING)
+        if applied.error is not None:
+            refused = max(refused, applied.writes)
+        self._instruments.batch(count, applied.writes, refused)
+        kinds = self._batch.kinds if not start else self._batch.kinds[start:]
+        pending = applied.ticket if applied.writes and self._coordinator.sync.pending(applied.ticket) else 0
+        stop = start + count
+        if start or refused or pending or runs[-1][2] > stop:
+            self._answer_one_by_one(runs, start, kinds, applied, refused, pending, arrived_ns)
+            return
+        protocols = [connection.session.protocol for connection, _, _ in runs]
+        stops = [run[2] for run in runs]
+        replies = resp.encode_runs(
+            stops, protocols, kinds, result.status, result.values, result.value_start, result.value_length
+        )
+        for (connection, first, last), data in zip(runs, replies, strict=True):
+            if connection.held or connection.write_paused or connection.lost:
+                connection.send(data, last - first, 0, arrived_ns)
+            else:
+                connection.transport.write(data)
+        self.bytes_out.value += sum(map(len, replies))
+        self.observe(arrived_ns, count)
+
+    def _answer_one_by_one(
         self,
-        runs: list[tuple[Connection, int, int]],
+        runs: list[Run],
         start: int,
-        stop: int,
-        result: versions.Applied,
-        error: StorageError | None,
-        ticket: int,
-        writes: int,
+        kinds: bytearray,
+        applied: Applied,
+        refused: int,
+        pending: int,
         arrived_ns: int,
     ) -> None:
-        batch = self._batch
-        kinds = batch.kinds if not start else batch.kinds[start:]
-        refused = stop - start - result.status.count(_OK) - result.status.count(_NOTHING)
-        plain = error is None and not refused
-        self._instruments.batch(stop - start, writes, refused if error is None else writes)
-        pending = ticket if ticket and self._coordinator.sync.pending(ticket) else 0
+        """The same where some operations have errors, or wait for durability, or the batch was cut."""
+        result = applied.result
+        arrays = (result.status, result.values, result.value_start, result.value_length)
         sent = 0
         for connection, run_first, run_stop in runs:
-            first, last = max(run_first, start) - start, min(run_stop, stop) - start
+            first, last = max(run_first - start, 0), min(run_stop - start, applied.taken)
             if first >= last:
                 continue
-            resp3 = connection.session.protocol == 3
-            if plain:
-                data = resp.encode_run(
-                    first,
-                    last,
-                    kinds,
-                    result.status,
-                    result.values,
-                    result.value_start,
-                    result.value_length,
-                    resp3,
-                )
+            wait = pending if pending and kinds.find(resp.SET, first, last) >= 0 else 0
+            if refused:
+                data, ticket = self._encode_refused(first, last, start, kinds, applied, connection.session)
+                wait = max(wait, ticket)
             else:
-                data = self._encode_refused(first, last, kinds, result, error, resp3)
-            wait = 0
-            if pending and batch.kinds.find(resp.SET, start + first, start + last) >= 0:
-                wait = self._hold(connection, pending)
+                data = resp.encode_run(first, last, kinds, *arrays, connection.session.protocol == 3)
+            if wait:
+                self._hold(connection, wait)
             if not wait and not connection.held:
                 sent += last - first
             connection.send(data, last - first, wait, arrived_ns)
@@ -364,46 +372,36 @@ class RespServer:
             self.observe(arrived_ns, sent)
 
     def _encode_refused(
-        self,
-        first: int,
-        last: int,
-        kinds: bytearray,
-        result: versions.Applied,
-        error: StorageError | None,
-        resp3: bool,
-    ) -> bytes:
-        """Replies one by one, where some operations have errors."""
+        self, first: int, last: int, start: int, kinds: bytearray, applied: Applied, session: Session
+    ) -> tuple[bytes, int]:
+        """Replies of one run operation by operation, and the ticket of what was written on the way.
+
+        What the batch could not do (an unreadable record, a full version set) is tried once more as a
+        command: a record knows how to replace what cannot be read, and how to forget actors that are no
+        more.
+        """
+        result = applied.result
+        arrays = (result.status, result.values, result.value_start, result.value_length)
+        vnodes = self._coordinator.vnodes
+        vnodes.redraw_actor_after_loss()
+        before = vnodes.ticket_last
         replies = []
         for index in range(first, last):
-            status = result.status[index]
-            if error is not None and kinds[index] == resp.SET:
-                replies.append(error_reply(_text(error)))
-            elif status in _REFUSALS:
-                replies.append(error_reply(_REFUSALS[status]))
+            if applied.error is not None and kinds[index] == resp.SET:
+                replies.append(error_reply(_text(applied.error)))
+            elif result.status[index] in (_OK, _NOTHING):
+                replies.append(resp.encode_run(index, index + 1, kinds, *arrays, session.protocol == 3))
             else:
-                replies.append(
-                    resp.encode_run(
-                        index,
-                        index + 1,
-                        kinds,
-                        result.status,
-                        result.values,
-                        result.value_start,
-                        result.value_length,
-                        resp3,
-                    )
-                )
-        self._coordinator.vnodes.redraw_actor_after_loss()
-        return b"".join(replies)
+                replies += self.execute(session, [self._arguments(start + index)])
+        written = vnodes.ticket_last
+        waits = written != before and self._coordinator.sync.pending(written)
+        return b"".join(replies), written if waits else 0
 
-    def _hold(self, connection: Connection, ticket: int) -> int:
-        """Remember who waits; the first one in a sync asks for it."""
-        if not ticket:
-            return 0
+    def _hold(self, connection: Connection, ticket: int) -> None:
+        """Remember who waits; the first one asks for a sync."""
         if not self._held:
             self._coordinator.sync.wait(ticket, self._released)
         self._held[connection.session.id] = connection
-        return ticket
 
     def _released(self, error: StorageFailed | None) -> None:
         held, self._held = self._held, {}
@@ -458,7 +456,7 @@ class RespServer:
         tickets: list[int] = []
         group: list[tuple[Session, admission.Admitted | bytes]] = []
         for session, item in items:
-            if isinstance(item, bytes) or item.keys or not item.touches_store:
+            if isinstance(item, bytes) or not item.barrier:
                 group.append((session, item))
                 continue
             self._execute_group(group, now_ms, replies, tickets)
@@ -485,8 +483,8 @@ class RespServer:
         except SadikError as error:
             if len(group) > 1:
                 # One command's fault is not the others': each on its own.
-                for item in group:
-                    self._execute_group([item], now_ms, replies, tickets)
+                for one in group:
+                    self._execute_group([one], now_ms, replies, tickets)
                 return
             self._instruments.replied(ok=False)
             replies.append(error_reply(_text(error)))
