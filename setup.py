@@ -11,6 +11,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("SADIK_DEBUG") == "1"
 ONLY = [name for name in os.environ.get("SADIK_BUILD", "").split(",") if name]
@@ -36,15 +37,42 @@ if not names:
     sys.exit(f"no kernels found in {SOURCES.resolve()}; a wheel without them would not run")
 if unknown := sorted(set(ONLY) - set(names)):
     sys.exit(f"SADIK_BUILD names no such kernel: {', '.join(unknown)}")
-
 chosen = ONLY or names
-build_dir = Path("build/debug" if DEBUG else "build/cython")
-# A debug kernel is newer than its sources, so setuptools would keep it. Its C file marks it as built last.
-marks = [Path("build/debug", SOURCES, f"{name}.c") for name in chosen]
-stale = DEBUG or any(mark.exists() for mark in marks)
 
-extensions = cythonize(
-    [
+
+# A debug kernel is newer than its sources, so setuptools would keep it. Its C file marks it as built last.
+MARKS = [Path("build/debug", SOURCES, f"{name}.c") for name in chosen]
+
+
+class BuildKernels(build_ext):
+    """Translates all kernels side by side, then compiles them side by side."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or JOBS
+        self.force = self.force or DEBUG or any(mark.exists() for mark in MARKS)
+
+    def build_extensions(self):
+        # Not at import: metadata and source distributions would wait for Cython as well.
+        translated = cythonize(
+            self.extensions,
+            compiler_directives=DIRECTIVES,
+            build_dir="build/debug" if DEBUG else "build/cython",
+            include_path=[str(SOURCES)],
+            nthreads=0 if len(chosen) == 1 else JOBS,
+            force=DEBUG,
+        )
+        sources = {extension.name: extension.sources for extension in translated}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
+        super().build_extensions()
+        if not DEBUG:
+            for mark in MARKS:
+                mark.unlink(missing_ok=True)
+
+
+setup(
+    ext_modules=[
         Extension(
             f"sadik.kernels.native.{name}",
             [str(SOURCES / f"{name}.pyx")],
@@ -54,14 +82,5 @@ extensions = cythonize(
         )
         for name in chosen
     ],
-    compiler_directives=DIRECTIVES,
-    build_dir=str(build_dir),
-    include_path=[str(SOURCES)],
-    nthreads=0 if len(ONLY) == 1 else JOBS,
-    force=DEBUG,
+    cmdclass={"build_ext": BuildKernels},
 )
-
-distribution = setup(ext_modules=extensions, options={"build_ext": {"parallel": JOBS, "force": stale}})
-if not DEBUG and distribution.have_run.get("build_ext"):
-    for mark in marks:
-        mark.unlink(missing_ok=True)
