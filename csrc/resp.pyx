@@ -600,37 +600,59 @@ cdef class Parser:
 # ---- replies ----
 
 def encode_run(Py_ssize_t first, Py_ssize_t stop, kinds, status, values, value_starts, value_lengths, bint resp3):
-    cdef Py_buffer views[5]
-    cdef int held = 0, i
-    cdef Py_ssize_t total
-    cdef bytes replies
     if not 0 <= first <= stop <= INT32_MAX:
         raise ValueError(f"{first} to {stop} is not a run of operations")
+    return encode(first, [stop], [3 if resp3 else 2], kinds, status, values, value_starts, value_lengths)[0]
+
+
+def encode_runs(list stops, list protocols, kinds, status, values, value_starts, value_lengths):
+    if len(stops) != len(protocols):
+        raise ValueError(f"{len(stops)} runs have {len(protocols)} protocols")
+    return encode(0, stops, protocols, kinds, status, values, value_starts, value_lengths)
+
+
+cdef list encode(Py_ssize_t first, list stops, list protocols, kinds, status, values, value_starts, value_lengths):
+    """The replies of neighbouring runs; the buffers are acquired once for all of them."""
+    cdef Py_buffer views[5]
+    cdef int held = 0, i
+    cdef Py_ssize_t total, run, stop, last = stops[len(stops) - 1] if stops else 0
+    cdef bint resp3
+    cdef bytes replies
+    cdef list encoded = []
+    if last > INT32_MAX:
+        raise ValueError(f"a run of operations cannot end at {last}")
     try:
-        acquire(kinds, &views[0], stop, "kinds")
+        acquire(kinds, &views[0], last, "kinds")
         held = 1
-        acquire(status, &views[1], stop, "status")
+        acquire(status, &views[1], last, "status")
         held = 2
         acquire(values, &views[2], 0, "values")
         held = 3
-        acquire(value_starts, &views[3], 8 * stop, "value_starts")
+        acquire(value_starts, &views[3], 8 * last, "value_starts")
         held = 4
-        acquire(value_lengths, &views[4], 8 * stop, "value_lengths")
+        acquire(value_lengths, &views[4], 8 * last, "value_lengths")
         held = 5
-        total = run_bytes(
-            first, stop, <Text>views[0].buf, <Text>views[1].buf, views[2].len, <Text>views[3].buf, <Text>views[4].buf,
-            3 if resp3 else 5,
-        )
-        if total == -1:
-            raise ValueError("an operation has neither a value, an acknowledgement nor a nil as its reply")
-        if total == -2:
-            raise ValueError("a value lies outside of values")
-        replies = PyBytes_FromStringAndSize(NULL, total)
-        write_run(
-            first, stop, <Text>views[0].buf, <Text>views[1].buf, <Text>views[2].buf, <Text>views[3].buf, <Text>views[4].buf,
-            resp3, <unsigned char*>PyBytes_AS_STRING(replies),
-        )
-        return replies
+        for run in range(len(stops)):
+            stop = stops[run]
+            resp3 = protocols[run] == 3
+            if not first <= stop <= last:
+                raise ValueError(f"{first} to {stop} is not a run of operations")
+            total = run_bytes(
+                first, stop, <Text>views[0].buf, <Text>views[1].buf, views[2].len, <Text>views[3].buf,
+                <Text>views[4].buf, 3 if resp3 else 5,
+            )
+            if total == -1:
+                raise ValueError("an operation has neither a value, an acknowledgement nor a nil as its reply")
+            if total == -2:
+                raise ValueError("a value lies outside of values")
+            replies = PyBytes_FromStringAndSize(NULL, total)
+            write_run(
+                first, stop, <Text>views[0].buf, <Text>views[1].buf, <Text>views[2].buf, <Text>views[3].buf,
+                <Text>views[4].buf, resp3, <unsigned char*>PyBytes_AS_STRING(replies),
+            )
+            encoded.append(replies)
+            first = stop
+        return encoded
     finally:
         for i in range(held):
             PyBuffer_Release(&views[i])

@@ -161,6 +161,24 @@ def encode_run(
     Cost: about 15 ns an operation of 100 bytes, 250 ns a call.
     """
 
+def encode_runs(
+    stops: list[int],
+    protocols: list[int],
+    kinds: Buffer,
+    status: Buffer,
+    values: Buffer,
+    value_starts: Buffer,
+    value_lengths: Buffer,
+) -> list[bytes]:
+    """``encode_run`` of neighbouring runs, one reply each: run k is ``stops[k - 1]`` <= i < ``stops[k]``.
+
+    Args:
+        stops: Rising; the first run starts at operation 0.
+        protocols: 2 or 3 for each run.
+    Raises:
+        ValueError: As ``encode_run``, or lists of different lengths.
+    """
+
 def chain(count: int, kinds: Buffer, digests: Buffer, previous: Buffer) -> None:
     """Link operations on the same address.
 

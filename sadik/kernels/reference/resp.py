@@ -305,6 +305,25 @@ def encode_run(
     return b"".join(replies)
 
 
+def encode_runs(
+    stops: list[int],
+    protocols: list[int],
+    kinds: Buffer,
+    status: Buffer,
+    values: Buffer,
+    value_starts: Buffer,
+    value_lengths: Buffer,
+) -> list[bytes]:
+    if len(stops) != len(protocols):
+        raise ValueError(f"{len(stops)} runs have {len(protocols)} protocols")
+    starts = [0, *stops][: len(stops)]
+    arrays = (kinds, status, values, value_starts, value_lengths)
+    return [
+        encode_run(first, stop, *arrays, protocol == 3)
+        for first, stop, protocol in zip(starts, stops, protocols, strict=True)
+    ]
+
+
 def chain(count: int, kinds: Buffer, digests: Buffer, previous: Buffer) -> None:
     if not 0 <= count < 2**31:
         raise ValueError(f"count must be 0 to {2**31 - 1}, not {count}")
