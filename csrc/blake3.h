@@ -249,32 +249,44 @@ static const uint8_t B3_KEEP[128] = {
 #undef B3_ONES
 };
 
-/* Digests of eight inputs of at most one block. `stop` ends the buffer that holds them all: a short input is read as a
-   whole block and masked where the buffer reaches that far, which it nearly always does, and copied where it does not. */
-B3_TARGET_AVX2 static void b3_short8_avx2(
-    const uint8_t *const inputs[8], const uint32_t lengths[8], const uint8_t *stop, uint8_t *const outs[8]
+/* Digests of eight inputs of one chunk at most that take the same number of blocks. `stop` ends the buffer that holds them
+   all: a last block is read whole and masked where the buffer reaches that far, which it nearly always does, and copied
+   where it does not. */
+B3_TARGET_AVX2 static void b3_lanes8_avx2(
+    const uint8_t *const inputs[8], const uint32_t lengths[8], uint32_t blocks, const uint8_t *stop, uint8_t *const outs[8]
 ) {
-    __m256i m[16];
     __m256i cv[8];
-    for (int i = 0; i < 8; i++) {
-        if (stop - inputs[i] >= B3_BLOCK) {
-            const uint8_t *keep = B3_KEEP + B3_BLOCK - lengths[i];
-            m[i] = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)inputs[i]),
-                                    _mm256_loadu_si256((const __m256i *)keep));
-            m[i + 8] = _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(inputs[i] + 32)),
-                                        _mm256_loadu_si256((const __m256i *)(keep + 32)));
-        } else {
-            uint8_t padded[B3_BLOCK] = {0};
-            memcpy(padded, inputs[i], lengths[i]);
-            m[i] = _mm256_loadu_si256((const __m256i *)padded);
-            m[i + 8] = _mm256_loadu_si256((const __m256i *)(padded + 32));
+    for (int i = 0; i < 8; i++) cv[i] = _mm256_set1_epi32((int)B3_IV[i]);
+    for (uint32_t block = 0; block < blocks; block++) {
+        const int last = block == blocks - 1;
+        __m256i m[16];
+        for (int i = 0; i < 8; i++) {
+            const uint8_t *from = inputs[i] + (size_t)block * B3_BLOCK;
+            uint8_t padded[B3_BLOCK];
+            __m256i low, high;
+            if (last && stop - from < B3_BLOCK) {
+                memset(padded, 0, sizeof padded);
+                memcpy(padded, from, lengths[i] - block * B3_BLOCK);
+                from = padded;
+            }
+            low = _mm256_loadu_si256((const __m256i *)from);
+            high = _mm256_loadu_si256((const __m256i *)(from + 32));
+            if (last) {
+                const uint8_t *keep = B3_KEEP + B3_BLOCK - (lengths[i] - block * B3_BLOCK);
+                low = _mm256_and_si256(low, _mm256_loadu_si256((const __m256i *)keep));
+                high = _mm256_and_si256(high, _mm256_loadu_si256((const __m256i *)(keep + 32)));
+            }
+            m[i] = low;
+            m[i + 8] = high;
         }
-        cv[i] = _mm256_set1_epi32((int)B3_IV[i]);
+        b3_transpose8(m);
+        b3_transpose8(m + 8);
+        const __m256i length = last ? _mm256_sub_epi32(_mm256_loadu_si256((const __m256i *)lengths),
+                                                       _mm256_set1_epi32((int)(block * B3_BLOCK)))
+                                    : _mm256_set1_epi32(B3_BLOCK);
+        const int flags = (block == 0 ? B3_CHUNK_START : 0) | (last ? B3_CHUNK_END | B3_ROOT : 0);
+        b3_compress8(cv, m, _mm256_setzero_si256(), _mm256_setzero_si256(), length, _mm256_set1_epi32(flags));
     }
-    b3_transpose8(m);
-    b3_transpose8(m + 8);
-    b3_compress8(cv, m, _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_loadu_si256((const __m256i *)lengths),
-                 _mm256_set1_epi32(B3_CHUNK_START | B3_CHUNK_END | B3_ROOT));
     /* Only words 0 to 3 are wanted: a transpose of four rows leaves inputs i and i + 4 in the halves of one register. */
     const __m256i p0 = _mm256_unpacklo_epi32(cv[0], cv[1]), p1 = _mm256_unpackhi_epi32(cv[0], cv[1]);
     const __m256i p2 = _mm256_unpacklo_epi32(cv[2], cv[3]), p3 = _mm256_unpackhi_epi32(cv[2], cv[3]);
@@ -419,16 +431,21 @@ static inline void b3_digest(const uint8_t *input, size_t length, uint8_t out[B3
     memcpy(out, cv, B3_DIGEST);
 }
 
-/* Digests of eight inputs of at most 64 bytes each, all within a buffer that ends at `stop`. Only on B3_AVX2. */
-static inline void
-b3_short8(const uint8_t *const inputs[8], const uint32_t lengths[8], const uint8_t *stop, uint8_t *const outs[8]) {
+/* How many blocks an input of one chunk takes: 1 to 16. */
+B3_INLINE uint32_t b3_blocks(size_t length) { return length ? (uint32_t)((length - 1) / B3_BLOCK) + 1 : 1; }
+
+/* Digests of eight inputs that all take `blocks` blocks, at most one chunk, within a buffer that ends at `stop`. */
+static inline void b3_lanes8(
+    const uint8_t *const inputs[8], const uint32_t lengths[8], uint32_t blocks, const uint8_t *stop, uint8_t *const outs[8]
+) {
 #if B3_X86
     if (b3_path == B3_AVX2) {
-        b3_short8_avx2(inputs, lengths, stop, outs);
+        b3_lanes8_avx2(inputs, lengths, blocks, stop, outs);
         return;
     }
 #endif
     for (int i = 0; i < B3_WAYS; i++) b3_digest(inputs[i], lengths[i], outs[i]);
+    (void)blocks;
     (void)stop;
 }
 

@@ -10,11 +10,14 @@ from buffers cimport Py_buffer, PyBuffer_Release, acquire, acquire_writable
 from sadik.errors import InvalidRequest
 
 cdef extern from "blake3.h" nogil:
-    int B3_PORTABLE, B3_SSE41, B3_AVX2, B3_BLOCK, B3_DIGEST, B3_WAYS
+    int B3_PORTABLE, B3_SSE41, B3_AVX2, B3_CHUNK, B3_DIGEST, B3_WAYS
     int b3_path
     int b3_path_best()
     void b3_digest(const uint8_t* data, size_t length, uint8_t* out)
-    void b3_short8(const uint8_t** inputs, const uint32_t* lengths, const uint8_t* stop, uint8_t** outs)
+    uint32_t b3_blocks(size_t length)
+    void b3_lanes8(
+        const uint8_t** inputs, const uint32_t* lengths, uint32_t blocks, const uint8_t* stop, uint8_t** outs
+    )
 
 cdef extern from *:
     """
@@ -27,7 +30,9 @@ cdef enum:
     KEY_MAX = 65535
     # Names up to this length are put together on the stack.
     STACK_NAME = 1024
-    # Fewer short inputs than this are faster one at a time than in eight lanes, most of them idle.
+    # A chunk has 16 blocks; inputs wait for company of their own number of blocks.
+    BLOCKS_MAX = 16
+    # Fewer inputs than this are faster one at a time than in eight lanes, most of them idle.
     LANES_MIN = 3
 
 cdef Py_ssize_t COUNT_MAX = <Py_ssize_t>1 << 48
@@ -74,43 +79,57 @@ cdef inline int64_t item(const char* array, Py_ssize_t index) noexcept nogil:
     return value
 
 
+cdef struct Lanes:
+    int waiting
+    uint32_t lengths[8]
+    const uint8_t* inputs[8]
+    uint8_t* outs[8]
+
+
+cdef void finish(Lanes* lanes, uint32_t blocks, const uint8_t* stop) noexcept nogil:
+    cdef uint8_t spare[16]
+    cdef int lane
+    if lanes.waiting < LANES_MIN:
+        for lane in range(lanes.waiting):
+            b3_digest(lanes.inputs[lane], lanes.lengths[lane], lanes.outs[lane])
+        return
+    for lane in range(lanes.waiting, B3_WAYS):
+        lanes.inputs[lane] = lanes.inputs[0]
+        lanes.lengths[lane] = lanes.lengths[0]
+        lanes.outs[lane] = spare
+    b3_lanes8(lanes.inputs, lanes.lengths, blocks, stop, lanes.outs)
+
+
 cdef Py_ssize_t digest_slices(
     Py_ssize_t count, const uint8_t* data, int64_t size, const char* starts, const char* lengths, uint8_t* out
 ) noexcept nogil:
     # Each slice is read once, checked, and used: `out` may be the same memory as `starts`, and must not get past the check.
-    cdef const uint8_t* inputs[8]
-    cdef uint32_t input_lengths[8]
-    cdef uint8_t* outs[8]
-    cdef uint8_t spare[16]
-    cdef const uint8_t* stop = data + size
-    cdef int64_t start, length
-    cdef bint lanes = b3_path == B3_AVX2
-    cdef int waiting = 0, lane
+    cdef Lanes groups[BLOCKS_MAX + 1]
+    cdef Lanes* lanes
+    cdef int64_t start, length, lane_length_max = B3_CHUNK if b3_path == B3_AVX2 else -1
+    cdef uint32_t blocks
     cdef Py_ssize_t i
+    for blocks in range(1, BLOCKS_MAX + 1):
+        groups[blocks].waiting = 0
     for i in range(count):
         start = item(starts, i)
         length = item(lengths, i)
         if start < 0 or length < 0 or length > size or start > size - length:
             return i
-        if length > B3_BLOCK or not lanes:
+        if length > lane_length_max:
             b3_digest(data + start, <size_t>length, out + B3_DIGEST * i)
             continue
-        inputs[waiting] = data + start
-        input_lengths[waiting] = <uint32_t>length
-        outs[waiting] = out + B3_DIGEST * i
-        waiting += 1
-        if waiting == B3_WAYS:
-            b3_short8(inputs, input_lengths, stop, outs)
-            waiting = 0
-    if waiting >= LANES_MIN:
-        for lane in range(waiting, B3_WAYS):
-            inputs[lane] = inputs[0]
-            input_lengths[lane] = input_lengths[0]
-            outs[lane] = spare
-        b3_short8(inputs, input_lengths, stop, outs)
-    else:
-        for lane in range(waiting):
-            b3_digest(inputs[lane], input_lengths[lane], outs[lane])
+        blocks = b3_blocks(<size_t>length)
+        lanes = &groups[blocks]
+        lanes.inputs[lanes.waiting] = data + start
+        lanes.lengths[lanes.waiting] = <uint32_t>length
+        lanes.outs[lanes.waiting] = out + B3_DIGEST * i
+        lanes.waiting += 1
+        if lanes.waiting == B3_WAYS:
+            b3_lanes8(lanes.inputs, lanes.lengths, blocks, data + size, lanes.outs)
+            lanes.waiting = 0
+    for blocks in range(1, BLOCKS_MAX + 1):
+        finish(&groups[blocks], blocks, data + size)
     return NONE_BAD
 
 

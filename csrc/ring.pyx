@@ -225,13 +225,15 @@ cdef class Ring:
 
     cdef void walk_spread(self, uint32_t position, uint32_t want, uint32_t* out) noexcept:
         # Each place goes to the least rank there is among the nodes left, nearest clockwise first. `order` is the
-        # nodes met so far; the walk goes on only when none of them has that rank.
+        # nodes met so far; the walk goes on only when none of them has that rank. Ranks only grow while a list does, so
+        # the search for the least one ends at the first node of the rank that was least before.
         cdef uint32_t met = 0, place, i, node, chosen = 0
-        cdef uint64_t least, rank
+        cdef uint64_t least = 0, floor, rank
         cdef bint found
         memset(self.host_used, 0, 4 * <size_t>self.host_count)
         memset(self.zone_used, 0, 4 * <size_t>self.zone_count)
         for place in range(want):
+            floor = least
             least = ~<uint64_t>0
             for i in range(self.present_count):
                 node = self.present[i]
@@ -239,7 +241,7 @@ cdef class Ring:
                     rank = self.rank(node)
                     if rank < least:
                         least = rank
-                        if least == 0:
+                        if least == floor:
                             break
             found = False
             for i in range(met):

@@ -42,12 +42,8 @@ class Blake3:
     """The kernel's BLAKE3: the default, and the only one the data path is tuned for."""
 
     name: Final = "blake3"
-
-    def digest(self, data: Buffer) -> bytes:
-        return kernel.digest(data)
-
-    def hash_many(self, count: int, data: Buffer, starts: Buffer, lengths: Buffer, out: Buffer) -> None:
-        kernel.digest_many(count, data, starts, lengths, out)
+    digest = staticmethod(kernel.digest)
+    hash_many = staticmethod(kernel.digest_many)
 
 
 class PerCall:

@@ -31,7 +31,8 @@ def digest(data: Buffer, /) -> bytes:
 def digest_many(count: int, data: Buffer, starts: Buffer, lengths: Buffer, out: Buffer) -> None:
     """Digests of ``count`` slices of one buffer, written to ``out`` one after another.
 
-    Slices may overlap and come in any order. Inputs of at most 64 bytes are hashed eight at a time where the processor can.
+    Slices may overlap and come in any order. Inputs of at most 1024 bytes are hashed eight at a time where the
+    processor can, those of equally many 64-byte blocks together.
 
     Args:
         data: Bytes that hold every slice.
