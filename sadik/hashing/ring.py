@@ -1,8 +1,8 @@
 """The ring with names: which nodes keep a key, nearest first.
 
     ring = Ring.from_nodes(["amber", "birch", "cedar", "dogwood"], vnodes=256)
-    ring.preference_list(b"key", 3)                      # ("cedar", "amber", "dogwood")
-    ring.preference_list(b"key", 3, up={"amber", "birch", "dogwood"})
+    ring.preference_list(b"key", 3)                      # ("birch", "cedar", "amber")
+    ring.preference_list(b"key", 3, up={"amber", "birch", "dogwood"})   # ("birch", "amber", "dogwood")
     larger = ring.join(Node("elm", zone="north"))        # a new ring; this one never changes
 
 Batches go through ``kernel`` (``sadik.kernels.ring``), which knows nodes as indexes into ``nodes``.

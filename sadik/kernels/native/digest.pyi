@@ -6,7 +6,8 @@ in byte order are therefore in ring order.
 A *name* is what is hashed and stored for an address: ``bucket length (u8) | bucket | key length (u16, big-endian) | key``. It is
 injective, and pinned by test vectors for ever.
 
-Cost, on one core of 2021: a 24-byte name about 25 ns in a batch and 130 ns in a call of its own; long input 3 GB/s.
+Cost with AVX2: a name of at most 64 bytes 25 ns in a batch and 130 ns in a call of its own; a batch of inputs of
+100 bytes 45 ns and of 1000 bytes 0.3 us each; long input 2.4 GB/s.
 """
 
 from typing import Final
