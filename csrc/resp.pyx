@@ -680,20 +680,22 @@ cdef int link_all(Py_ssize_t count, Text kinds, Text digests, unsigned char* pre
     cdef int32_t on_stack[CHAIN_SLOTS_MAX]
     cdef int32_t* table = on_stack
     cdef Py_ssize_t sets = count_sets(count, kinds)
-    cdef Py_ssize_t slots = 16
+    cdef Py_ssize_t slots
+    cdef int slot_bits = 4
     if sets < 0:
         raise ValueError("a kind is neither GET nor SET")
     if sets == 0:
         memset(previous, 255, 4 * count)
         return 0
-    while slots < 2 * sets:
-        slots *= 2
+    while <Py_ssize_t>1 << slot_bits < 2 * sets:
+        slot_bits += 1
+    slots = <Py_ssize_t>1 << slot_bits
     if slots > CHAIN_SLOTS_MAX:
         table = <int32_t*>PyMem_Malloc(4 * slots)
         if table == NULL:
             raise MemoryError
     memset(table, 255, 4 * slots)
-    link(count, kinds, digests, previous, table, slots)
+    link(count, kinds, digests, previous, table, slot_bits)
     if table != on_stack:
         PyMem_Free(table)
     return 0

@@ -12,6 +12,18 @@ cdef enum:
     STATUS_NOTHING = 1
 
 
+cdef extern from *:
+    """
+    /* Multiply and shift, in C because it wraps. The factor comes from where stack and heap lie in this process: a client cannot
+       know it, so it cannot send keys that meet in one slot (2**11 hashes for each would do). The links do not depend on it. */
+    #define slot_factor(table, previous) \\
+        ((((uint64_t)(uintptr_t)(table) << 20) ^ (uint64_t)(uintptr_t)(previous)) * 0x9E3779B97F4A7C15u | 1)
+    #define slot_of(low, factor, shift) ((Py_ssize_t)((low) * (factor) >> (shift)))
+    """
+    uint64_t slot_factor(void* table, void* previous) noexcept nogil
+    Py_ssize_t slot_of(uint64_t low, uint64_t factor, int shift) noexcept nogil
+
+
 cdef inline void put_int64(unsigned char* array, Py_ssize_t index, int64_t value) noexcept nogil:
     memcpy(array + 8 * index, &value, 8)
 
@@ -99,17 +111,18 @@ cdef inline void write_run(
 
 
 cdef inline void link(
-    Py_ssize_t count, Text kinds, Text digests, unsigned char* previous, int32_t* table, Py_ssize_t slots
+    Py_ssize_t count, Text kinds, Text digests, unsigned char* previous, int32_t* table, int slot_bits
 ) noexcept nogil:
-    """Linear probing; a slot holds the index of the latest SET of its digest, or -1."""
-    cdef Py_ssize_t i, slot
+    """Linear probing in 2**slot_bits slots; each holds the index of the latest SET of its digest, or -1."""
+    cdef Py_ssize_t i, slot, mask = (<Py_ssize_t>1 << slot_bits) - 1
+    cdef uint64_t factor = slot_factor(table, previous)
     cdef uint64_t high, low, other_high, other_low
     cdef int32_t found
     for i in range(count):
         memcpy(&high, digests + 16 * i, 8)
         memcpy(&low, digests + 16 * i + 8, 8)
         # The high half is the ring token: the keys of one partition share its first bits.
-        slot = low & <uint64_t>(slots - 1)
+        slot = slot_of(low, factor, 64 - slot_bits)
         while True:
             found = table[slot]
             if found < 0:
@@ -119,7 +132,7 @@ cdef inline void link(
                 memcpy(&other_high, digests + 16 * <Py_ssize_t>found, 8)
                 if other_high == high:
                     break
-            slot = (slot + 1) & (slots - 1)
+            slot = (slot + 1) & mask
         memcpy(previous + 4 * i, &found, 4)
         if kinds[i] == KIND_SET:
             table[slot] = <int32_t>i

@@ -482,4 +482,4 @@ def test_batch_arrays_cannot_be_moved() -> None:
         with pytest.raises(BufferError):
             array_.append(0)
     with pytest.raises(AttributeError):
-        batch.count = 1
+        setattr(batch, "count", 1)  # noqa: B010
