@@ -136,7 +136,7 @@ def test_partition_is_looked_up_at_its_end(twin: ModuleType) -> None:
     bits=st.one_of(st.just(64), st.integers(0, 64)),
     down=st.none() | st.sets(st.integers(0, 7)),
 )
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_twins_agree(
     ring: tuple[list[int], ...], tokens: list[int], n: int, bits: int, down: set[int] | None
 ) -> None:
