@@ -170,7 +170,7 @@ cdef inline int replace_one(Batch* batch, Py_ssize_t i, Set* source) noexcept no
     out += HEADER_BYTES + entry_count * ENTRY_BYTES
     write_head(out, batch.actor, stamp, batch.expires_at_ms[i], length, 0, 0, 0)
     memcpy(out + HEAD_BYTES, batch.data + batch.payload_starts[i], length)
-    batch.set_offsets[i + 1] = (out - batch.sets) + HEAD_BYTES + length
+    batch.set_offsets[i + 1] += HEADER_BYTES + entry_count * ENTRY_BYTES + HEAD_BYTES + length
     batch.stamp_last = max(batch.stamp_last, stamp)
     return STATUS_OK
 

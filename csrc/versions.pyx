@@ -530,7 +530,7 @@ def keep_newest(data):
             return same_bytes(data, &view)
         keep = marks_for(&source)
         head = newest_head(&source, 0, &body_start)
-        keep[(head - source.heads) // HEAD_BYTES] = 1
+        keep[(<size_t>head - <size_t>source.heads) // HEAD_BYTES] = 1
         return assemble(source.entries, source.entry_count, &source, keep, NULL)
     finally:
         PyMem_Free(keep)
