@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from sadik import __version__
 from sadik.api.http import bodies, openapi, page, problems
@@ -141,6 +141,9 @@ class Application:
     async def _answer(self, asked: Asked) -> web.Response:
         request, target, _ = asked
         route = target.route
+        if request.version not in (HttpVersion10, HttpVersion11):
+            # The parser also knows 0.9, which has no status line, and 2.0, which is no text.
+            raise Problem(505, "ERR", "this server speaks HTTP/1.0 and HTTP/1.1", close=True)
         if route not in _OPEN and self._secret is not None and not self._authorized(request):
             challenge = {"WWW-Authenticate": 'Bearer realm="sadik", Basic realm="sadik"'}
             raise Problem(401, "NOAUTH", "this node wants its secret", headers=challenge, close=True)

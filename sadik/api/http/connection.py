@@ -28,6 +28,9 @@ from sadik.metrics import CounterChild
 _READ_BYTES: Final = 64 << 10
 """What aiohttp buffers of a body before it stops reading from the socket (it allows twice that)."""
 
+_LINGERING_MAX: Final = 128
+"""Refused connections that may wait for their end at one time; any more are closed at once."""
+
 _log = logging.getLogger("sadik.http")
 
 
@@ -40,12 +43,13 @@ class ConnectionSet:
     late: CounterChild
     malformed: CounterChild
     open: dict[Connection, None] = field(default_factory=dict)
+    lingering: int = 0
 
     def close_late_heads(self, now_s: float) -> None:
         """Answer 408 and close where a request's head has been under way for too long."""
         oldest = now_s - self.limits.request_timeout_s
         for connection in list(self.open):
-            if not connection.active and 0.0 < connection.head_since_s <= oldest:
+            if not connection.active and not connection.refused and 0.0 < connection.head_since_s <= oldest:
                 self.late.add()
                 connection.refuse(Problem(408, "TIMEOUT", "the head of the request came too slowly"))
 
@@ -54,6 +58,7 @@ class Connection(web.RequestHandler):
     """See the top of the file.
 
     Attributes:
+        refused: The connection has been told off and only waits for its end.
         active: A request is being answered, its body included.
         head_since_s: Loop time at which the first byte of a head came that is not complete; 0.0 for none.
     """
@@ -81,9 +86,10 @@ class Connection(web.RequestHandler):
         self._msg_queue_resume_size = PIPELINE_MAX // 2
         self._connections = connections
         self._now_s = loop.time
-        self._refused = False
+        self.refused = False
         self._head_bytes = 0
         self._socket: asyncio.Transport | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self.active = False
         self.head_since_s = 0.0
 
@@ -92,15 +98,13 @@ class Connection(web.RequestHandler):
         connections = self._connections
         if len(connections.open) >= connections.limits.connections_max:
             connections.refused.add()
-            self._refused = True
-            self._say(busy(f"all {connections.limits.connections_max} connections are in use"))
-            transport.close()
+            self.refuse(busy(f"all {connections.limits.connections_max} connections are in use"))
             return
         connections.open[self] = None
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self.refused:
             return
         if not self.active and data:
             if not self.head_since_s:
@@ -114,8 +118,15 @@ class Connection(web.RequestHandler):
         elif self._head_bytes > self._connections.limits.head_bytes_max and not self.active:
             self.refuse(Problem(431, "LIMIT", "the head of the request is too large"))
 
+    def eof_received(self) -> None:
+        """The client sends nothing more; asyncio closes the connection after this."""
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._socket = None
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+            self._connections.lingering -= 1
         # One that was refused at once is unknown to aiohttp.
         if self in self._connections.open:
             del self._connections.open[self]
@@ -131,10 +142,24 @@ class Connection(web.RequestHandler):
         self.active = False
 
     def refuse(self, problem: Problem) -> None:
-        """Say what is wrong and close, without a request to answer."""
-        self._refused = True
-        self._say(problem)
-        self.force_close()
+        """Say what is wrong and close, without a request to answer.
+
+        A socket that is closed while bytes of its client are unread is reset, and the client loses the
+        answer. So our side is closed first, and what still comes is dropped for a moment.
+        """
+        self.refused = True
+        transport = self._socket
+        if transport is None or transport.is_closing():
+            return
+        self._say(transport, problem)
+        if self._connections.lingering >= _LINGERING_MAX:
+            transport.close()
+            return
+        self._connections.lingering += 1
+        loop = asyncio.get_running_loop()
+        self._lingering = loop.call_later(self._connections.limits.linger_s, transport.abort)
+        if transport.can_write_eof():
+            transport.write_eof()
 
     def handle_error(
         self,
@@ -157,9 +182,8 @@ class Connection(web.RequestHandler):
         reason = (message or "not HTTP").strip().splitlines()[0][:200]
         return render(Problem(400, "ERR", f"the request is malformed: {reason}", close=True))
 
-    def _say(self, problem: Problem) -> None:
-        if self._socket is None or self._socket.is_closing():
-            return
+    @staticmethod
+    def _say(transport: asyncio.Transport, problem: Problem) -> None:
         body = document(problem)
         lines = [
             f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}",
@@ -168,4 +192,4 @@ class Connection(web.RequestHandler):
             *(f"{name}: {text}" for name, text in problem.headers.items()),
             "Connection: close",
         ]
-        self._socket.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        transport.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

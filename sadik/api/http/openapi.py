@@ -55,7 +55,9 @@ def document(limits: HttpLimits) -> Json:
                 "application/openmetrics-text",
             ),
             Route.OPENAPI.template: _simple("This document", "Facts"),
-            Route.INDEX.template: _text("A page for people", "text/html"),
+            Route.INDEX.template: _text(
+                "A page for people", "text/html", errors=("400", "401", "405", "500")
+            ),
         },
         "components": {
             "schemas": _schemas(),
@@ -202,11 +204,10 @@ def _simple(summary: str, schema: str, *, loading: bool = False, open_to_all: bo
     return _get_and_head(schema[0].lower() + schema[1:] + "Of" + _slug(summary), read)
 
 
-def _text(summary: str, *media_types: str) -> Json:
+def _text(summary: str, *media_types: str, errors: tuple[str, ...] = ("401", "405", "500")) -> Json:
     content = {kind: {"schema": {"type": "string"}} for kind in media_types}
     good: Json = {"description": summary, "content": content}
-    errors = _problems("400", "401", "405", "500")
-    read: Json = {"summary": summary, "responses": {"200": good, **errors}}
+    read: Json = {"summary": summary, "responses": {"200": good, **_problems(*errors)}}
     return _get_and_head("text" + _slug(summary), read)
 
 
