@@ -1,8 +1,9 @@
 """The disk as an argument: what storage may do with files, and the real thing.
 
-The interface is small on purpose: each method is one thing a fake can model (what is synced, what a power cut may keep, what may
-fail). Paths are plain ``str``. Every failure is an ``OSError`` with its errno, from the fakes too. No method is retried inside:
-short writes are visible, because rolling them back is the caller's promise.
+The interface is small on purpose: each method is one thing a fake can model (what is synced, what a power cut
+may keep, what may fail). Paths are plain ``str``. Every failure is an ``OSError`` with its errno, from the
+fakes too. No method is retried inside: short writes are visible, because rolling them back is the caller's
+promise.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from sadik.kernels.buffers import Buffer
 
 
 class File(Protocol):
-    """One open file. Appending means ``write_at`` the known end: no hidden position that a failed write could move."""
+    """One open file. Appending means ``write_at`` the known end: no hidden position that a failed write could
+    move.
+    """
 
     path: str
 
@@ -179,4 +182,3 @@ class SystemFiles:
     def free_bytes(self, directory: str) -> int:
         status = os.statvfs(directory)
         return status.f_bavail * status.f_frsize
-

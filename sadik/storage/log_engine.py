@@ -1,0 +1,807 @@
+"""The log engine: one append-only log of segments, an index in memory, reads through memory maps.
+
+A write is one encode, one ``pwrite`` at the known end, one index insert; a read is one native call that looks
+up, checks and copies. The disk is not asked for anything else on the data path. ``docs/segment-format.md``
+gives the bytes, ``recovery.py`` what an open believes, ``compaction.py`` how garbage goes.
+
+Sequence numbers are the tickets. Every record has one, greater than all before it; whoever has the greater
+one is the newer.
+
+Source: Bitcask (log of records, index of all keys in memory), with one log for all partitions, numbers
+instead of file order, and checks that cover place and segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+from sadik.env.clock import Clock, SystemClock
+from sadik.env.entropy import Entropy, SystemEntropy
+from sadik.env.files import File, Files, Lock, SystemFiles
+from sadik.errors import (
+    CorruptRecord,
+    DirectoryLocked,
+    InternalError,
+    InvalidRequest,
+    StorageError,
+    StorageFailed,
+    StorageFull,
+    WrongFormat,
+)
+from sadik.kernels import keydir, segment
+from sadik.kernels.buffers import Buffer
+from sadik.storage.compaction import WAIT, Compactor, CopyTarget
+from sadik.storage.engine import ERROR, VALUE_BYTES_MAX, Entry, ReadBatch, Statistics, SyncRequest
+from sadik.storage.log_files import Damage, Log, SegmentWriter, SystemValue, close_quietly
+from sadik.storage.recovery import ACCEPTED_LOSS, Recovery, Tail, system_digest
+from sadik.storage.segment_file import DATA_START, LOG, Reader, Run, Segment, walk, write_whole
+from sadik.storage.snapshot import write_snapshot
+
+SEGMENT_BYTES_MAX: Final = 128 << 20
+SEGMENT_BYTES_LIMIT: Final = 4 << 30
+SYSTEM_VALUE_BYTES_MAX: Final = 1 << 20
+_FORMAT_FILE: Final = "FORMAT"
+_FORMAT_WORD: Final = b"sadik log engine "
+_FORMAT_VERSION: Final = 1
+_LOCK_FILE: Final = "LOCK"
+_RESERVE_SHARE: Final = 16
+_CLOSE_SNAPSHOT_BYTES: Final = 1 << 30
+_SWEEP_TABLES: Final = 64
+_SLOTS_PER_STEP: Final = 1 << 15
+
+
+class LogEngine:
+    """The default engine; see ``Engine`` for what its methods promise. Made by ``open``.
+
+    Attributes:
+        segment_bytes_max: A segment is left for a new one before it grows beyond this; one larger batch makes
+            one larger file.
+        reserve_bytes: Room on the disk that writes leave, so that compaction can free more; removals may use
+            it.
+    """
+
+    def __init__(self, log: Log, lock: Lock, *, segment_bytes_max: int, reserve_bytes: int) -> None:
+        self._log = log
+        self._lock = lock
+        self._keydir = log.index
+        self._read = log.index.read
+        self._index = log.index.put
+        self._none = _NoSegment()
+        self._writer: SegmentWriter | _NoSegment = self._none
+        self._sealing: list[SegmentWriter] = []
+        self._tails: list[Tail] = []
+        self._job: Generator[int, None, None] | None = None
+        self._job_waits = False
+        self._snapshotting: Segment | None = None
+        self._request: SyncRequest | None = None
+        self._request_writers: list[SegmentWriter] = []
+        self._durable = 0
+        self._failed: str | None = None
+        self._sync_failed = False
+        self._closed = False
+        self.segment_bytes_max = segment_bytes_max
+        self.reserve_bytes = reserve_bytes
+        self._compactor = Compactor(log, segment_bytes_max=segment_bytes_max, seal=self._seal)
+
+    @classmethod
+    def open(
+        cls,
+        directory: str,
+        *,
+        files: Files | None = None,
+        clock: Clock | None = None,
+        entropy: Entropy | None = None,
+        partitions: int = 1024,
+        segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        reserve_bytes: int | None = None,
+    ) -> LogEngine:
+        """Open a directory, making it when it is not there. Everything readable is durable afterwards.
+
+        Args:
+            partitions: Tables of the index, a power of two; may differ from the last time.
+            segment_bytes_max: From 4096, below 4 GiB.
+            reserve_bytes: None takes a sixteenth of what is free, at most one segment.
+        Raises:
+            DirectoryLocked: Another process has it open.
+            WrongFormat: It is of a newer version, or not a log; left untouched.
+            StorageError: It cannot be read.
+            StorageFailed: It cannot be synced.
+        """
+        if not 4096 <= segment_bytes_max < SEGMENT_BYTES_LIMIT:
+            raise InvalidRequest(f"segment_bytes_max must be from 4096 to 2**32 - 1, not {segment_bytes_max}")
+        files = files if files is not None else SystemFiles()
+        lock = _prepare(files, directory)
+        try:
+            log = Log(
+                directory,
+                files=files,
+                clock=clock if clock is not None else SystemClock(),
+                entropy=entropy if entropy is not None else SystemEntropy(),
+                index=keydir.Keydir(partitions),
+            )
+            recovery = Recovery(log)
+            recovery.run()
+            if reserve_bytes is None:
+                reserve_bytes = min(segment_bytes_max, _free_bytes(log) // _RESERVE_SHARE)
+            engine = cls(log, lock, segment_bytes_max=segment_bytes_max, reserve_bytes=reserve_bytes)
+            engine._tails = recovery.tails
+            engine._start()
+        except BaseException:
+            lock.release()
+            raise
+        return engine
+
+    def _start(self) -> None:
+        """Copy what is readable but not known to be durable, and make it so."""
+        log = self._log
+        for _ in self._copy_tails():
+            pass
+        self._durable = log.seq_next - 1
+        try:
+            self.sync()
+            # The footer of the copy, and the end of the old segment in its successor.
+            self.sync()
+        except StorageFailed:
+            self._close_files()
+            raise
+
+    # Reading
+
+    def get(self, digest: Buffer) -> bytes | None:
+        try:
+            return self._read(digest)
+        except CorruptRecord:
+            return self._read_again(digest)
+
+    def get_many(self, digests: Sequence[bytes]) -> list[bytes | None]:
+        read = self._keydir.read_many
+        try:
+            return read(digests)
+        except CorruptRecord:
+            return [self.get(digest) for digest in digests]
+
+    def read_batch(self, count: int, digests: Buffer, bytes_max: int = VALUE_BYTES_MAX) -> ReadBatch:
+        batch = ReadBatch._make(self._keydir.read_batch(count, digests, bytes_max))
+        if ERROR in batch.status and self._recheck(batch, digests):
+            return ReadBatch._make(self._keydir.read_batch(count, digests, bytes_max))
+        return batch
+
+    def scan(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
+        found = [Entry._make(row) for row in self._keydir.scan(after, stop, count)]
+        for entry in found:
+            if entry.value is None and self._examine(entry.digest):
+                return [Entry._make(row) for row in self._keydir.scan(after, stop, count)]
+        return found
+
+    def count(self, space: int) -> int:
+        return self._keydir.count(space)
+
+    def _recheck(self, batch: ReadBatch, digests: Buffer) -> bool:
+        """Look closer at the failed reads of a batch; True when one of them can be read now."""
+        view = memoryview(digests).cast("B")
+        better = False
+        for number, status in enumerate(batch.status):
+            if status == ERROR:
+                better |= self._examine(bytes(view[16 * number : 16 * number + 16]))
+        return better
+
+    def _read_again(self, digest: Buffer) -> bytes | None:
+        if self._examine(bytes(digest)):
+            return self._read(digest)
+        found = self._keydir.find(digest)
+        if found is None or found.seq < self._keydir.doubt_below:
+            raise CorruptRecord("a newer record of this key may lie in an unreadable region")
+        number = self._log.segments[found.segment].number
+        raise CorruptRecord(f"segment {number}, offset {found.offset}: the record is unreadable")
+
+    def _examine(self, digest: bytes) -> bool:
+        """A record cannot be read. If its place came from a snapshot, believe the data instead; else remember
+        and report it.
+
+        Returns:
+            Whether another try can succeed.
+        """
+        found = self._keydir.find(digest)
+        if found is None or found.flags & segment.FLAG_UNREADABLE or found.seq < self._keydir.doubt_below:
+            return False
+        made = self._log.segments[found.segment]
+        if made.trusted:
+            made.trusted = False
+            if self._relocate(made) and self._keydir.find(digest) != found:
+                return True
+        self._keydir.flag_unreadable(digest)
+        made.damaged = True
+        self._log.damage(Damage(made.number, found.offset, 0, "a read failed its check"))
+        return False
+
+    def _relocate(self, made: Segment) -> int:
+        """Correct the places of a segment's keys by its data; returns how many were wrong."""
+        try:
+            file = self._log.files.open(made.path)
+        except OSError:
+            return 0
+        corrected = 0
+        try:
+            for piece in walk(Reader(file), made.codec, DATA_START, made.end):
+                if isinstance(piece, Run):
+                    corrected += self._keydir.relocate(made.handle, piece.scan.entries)
+        finally:
+            close_quietly(file)
+        return corrected
+
+    # Writing
+
+    def put(self, digest: Buffer, name: Buffer, value: Buffer, space: int = 0, flags: int = 0) -> int:
+        if flags & ~segment.FLAG_DEAD:
+            raise InvalidRequest(f"flags {flags} are not the caller's")
+        log = self._log
+        writer = self._writer
+        tail = writer.tail
+        seq = log.seq_next
+        try:
+            record = writer.encode(tail, seq, digest, name, value, space, flags)
+            if tail + len(record) > writer.limit:
+                raise OverflowError
+        except OverflowError:
+            writer, record = self._encode_slowly(
+                lambda writer: writer.encode(writer.tail, seq, digest, name, value, space, flags)
+            )
+            tail = writer.tail
+        try:
+            taken = writer.write_at(record, tail)
+            if taken != len(record):
+                writer.finish(record, taken)
+        except OSError as error:
+            raise self._refused(writer, error) from error
+        try:
+            self._index(writer.handle, tail, record)
+        except BaseException:
+            self._fail("the index could not take a record that is written")
+            raise
+        writer.tail = tail + len(record)
+        log.seq_next = seq + 1
+        return seq
+
+    def put_many(self, items: Sequence[tuple[bytes, bytes, bytes]], space: int = 0) -> int:
+        seq = self._log.seq_next
+        return self._append(lambda writer: writer.codec.encode_many(writer.tail, seq, items, space))
+
+    def write_batch(
+        self,
+        count: int,
+        digests: Buffer,
+        names: Buffer,
+        name_starts: Buffer,
+        name_lengths: Buffer,
+        values: Buffer,
+        value_offsets: Buffer,
+        spaces: Buffer,
+        flags: Buffer,
+    ) -> int:
+        seq = self._log.seq_next
+        return self._append(
+            lambda writer: writer.codec.encode_batch(
+                writer.tail,
+                seq,
+                count,
+                digests,
+                names,
+                name_starts,
+                name_lengths,
+                values,
+                value_offsets,
+                spaces,
+                flags,
+            )
+        )
+
+    def remove(self, digest: Buffer) -> int:
+        log = self._log
+        if self._keydir.find(digest) is None and not self._keydir.doubt_below:
+            return log.seq_next - 1
+        seq = log.seq_next
+        ticket = self._append(
+            lambda writer: writer.encode(writer.tail, seq, digest, b"", b"", 0, segment.FLAG_REMOVED),
+            urgent=True,
+        )
+        self._active().segment.pinned += segment.RECORD_HEADER_BYTES
+        return ticket
+
+    def _append(self, encode: Callable[[SegmentWriter | _NoSegment], bytes], *, urgent: bool = False) -> int:
+        """Write records, all or none, and index them; returns the last one's ticket."""
+        writer, records = self._write(encode, urgent=urgent)
+        if records:
+            try:
+                written = self._index(writer.handle, writer.tail, records)
+            except BaseException:
+                self._fail("the index could not take records that are written")
+                raise
+            writer.tail += len(records)
+            self._log.seq_next += written
+        return self._log.seq_next - 1
+
+    def _write(
+        self, encode: Callable[[SegmentWriter | _NoSegment], bytes], *, urgent: bool
+    ) -> tuple[SegmentWriter, bytes]:
+        """Write records at the tail of the active segment; the tail is not moved yet."""
+        plain = self._writer
+        try:
+            records = encode(plain)
+            if plain.tail + len(records) > plain.limit:
+                raise OverflowError
+            writer = self._active()
+        except OverflowError:
+            writer, records = self._encode_slowly(encode, urgent=urgent)
+        if not records:
+            return writer, records
+        try:
+            writer.append(records)
+        except StorageFailed as error:
+            self._fail(str(error))
+            raise
+        return writer, records
+
+    def _active(self) -> SegmentWriter:
+        writer = self._writer
+        if isinstance(writer, _NoSegment):
+            raise InternalError("there is no active segment")
+        return writer
+
+    def _encode_slowly(
+        self, encode: Callable[[SegmentWriter | _NoSegment], bytes], *, urgent: bool = False
+    ) -> tuple[SegmentWriter, bytes]:
+        """Whatever keeps a write from the fast path: no segment yet, a full one, a mark that is due, a disk
+        that may be full.
+        """
+        if self._closed:
+            raise StorageFailed("the engine is closed")
+        if self._failed is not None:
+            raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
+        # At the start of a segment everything fits that fits at all: this gives the length, and refuses what
+        # cannot be.
+        length = len(encode(self._none))
+        room = max(self.segment_bytes_max, DATA_START + length)
+        free = None if urgent else self._check_free(length)
+        writer = self._writer
+        if isinstance(writer, _NoSegment) or writer.tail + length > writer.room:
+            if isinstance(writer, SegmentWriter):
+                self._leave(writer)
+            writer = self._writer = SegmentWriter.create(self._log, kind=LOG, room=room)
+        if writer.mark_due:
+            try:
+                writer.write_mark()
+            except StorageFailed as error:
+                self._fail(str(error))
+                raise
+            if writer.tail + length > writer.room:
+                return self._encode_slowly(encode, urgent=urgent)
+        if free is not None:
+            # Asking costs a system call: not again before an eighth of what may be used is.
+            writer.limit = min(
+                writer.room, writer.tail + length + max(0, free - self.reserve_bytes - length) // 8
+            )
+        return writer, encode(writer)
+
+    def _check_free(self, length: int) -> int:
+        free = _free_bytes(self._log)
+        if free - length < self.reserve_bytes:
+            raise StorageFull(
+                f"{self._log.directory}: {free} bytes are free, {self.reserve_bytes} are kept for compaction"
+            )
+        return free
+
+    def _refused(self, writer: SegmentWriter | _NoSegment, error: OSError) -> StorageError:
+        """Undo a failed write; returns what to raise."""
+        assert isinstance(writer, SegmentWriter), "nothing is written without a segment"
+        refused = writer.roll_back(error)
+        if isinstance(refused, StorageFailed):
+            self._fail(str(refused))
+        return refused
+
+    def _fail(self, reason: str) -> None:
+        """Refuse writes from now on."""
+        if self._failed is None:
+            self._failed = reason
+        self._none.limit = -1
+        if isinstance(self._writer, SegmentWriter):
+            self._writer.limit = -1
+
+    # System table
+
+    def system_put(self, name: bytes, value: bytes) -> int:
+        if len(value) > SYSTEM_VALUE_BYTES_MAX:
+            raise InvalidRequest(
+                f"a system value has at most {SYSTEM_VALUE_BYTES_MAX} bytes, not {len(value)}"
+            )
+        log = self._log
+        digest = system_digest(name)
+        seq = log.seq_next
+        flags = segment.FLAG_SYSTEM if value else segment.FLAG_SYSTEM | segment.FLAG_REMOVED
+        writer, record = self._write(
+            lambda writer: writer.encode(writer.tail, seq, digest, name, value, 0, flags), urgent=True
+        )
+        log.system[digest] = SystemValue(seq, writer.handle, writer.tail, len(record), name, value)
+        writer.segment.pinned += len(record)
+        writer.tail += len(record)
+        log.seq_next = seq + 1
+        return seq
+
+    def system_items(self) -> Iterator[tuple[bytes, bytes]]:
+        doubt = self._keydir.doubt_below
+        if any(found.value is None or found.seq < doubt for found in self._log.system.values()):
+            raise CorruptRecord("a system value is unreadable, or may be older than one that is")
+        items = [(found.name, found.value) for found in self._log.system.values() if found.value]
+        return iter(sorted((name, value) for name, value in items if name != ACCEPTED_LOSS))
+
+    # Spaces
+
+    def declare_spaces(self, live: Sequence[int]) -> None:
+        wanted = set(live)
+        for space in self._keydir.spaces_known():
+            if space not in wanted:
+                self._keydir.retire(space)
+
+    def retire(self, space: int) -> None:
+        self._keydir.retire(space)
+
+    # Loss
+
+    @property
+    def losses(self) -> int:
+        return self._log.losses
+
+    @property
+    def damages(self) -> list[Damage]:
+        """The first unreadable places found since the open, in the order they were found."""
+        return list(self._log.damages)
+
+    def accept_loss(self) -> int:
+        """Give up what unreadable regions may have held: keys in doubt answer with what is readable again;
+        returns the ticket.
+
+        For a node whose replicas have brought it up to date, or whose operator has decided. Remembered: the
+            next open
+        does not doubt again. Keys that are known to be unreadable stay errors until they are written.
+        """
+        log = self._log
+        ticket = self.system_put(ACCEPTED_LOSS, log.seq_next.to_bytes(8, "little"))
+        if self._keydir.doubt_below:
+            log.losses += 1
+        self._keydir.doubt_below = 0
+        for made in log.segments.values():
+            if made.holes:
+                made.holes = False
+                made.accepted = True
+        return ticket
+
+    # Durability
+
+    @property
+    def durable_ticket(self) -> int:
+        return self._durable
+
+    @property
+    def sync_wanted(self) -> bool:
+        """Maintenance cannot go on before a sync."""
+        return self._job_waits or bool(self._sealing)
+
+    def sync_begin(self) -> SyncRequest | None:
+        if self._closed or self._sync_failed:
+            return None
+        if self._request is not None:
+            raise InternalError("a sync is already out")
+        return self._begin()
+
+    def _begin(self) -> SyncRequest | None:
+        log = self._log
+        writers = [writer for writer in self._writers() if writer.tail != writer.synced]
+        for writer in writers:
+            writer.pending = writer.tail
+        run = log.begin_round([writer.file for writer in writers])
+        if run is None:
+            return None
+        self._request_writers = writers
+        self._request = SyncRequest(log.seq_next - 1, run)
+        return self._request
+
+    def sync_done(self, request: SyncRequest, error: OSError | None) -> None:
+        if request is not self._request:
+            raise InternalError("this sync was not begun, or is done")
+        self._request = None
+        log = self._log
+        if error is not None:
+            self._sync_failed = True
+            self._fail(f"a sync failed: {error}")
+            return
+        self._durable = max(self._durable, request.ticket)
+        for writer in self._request_writers:
+            writer.synced = writer.pending
+        log.finish_round()
+        active = self._writer
+        if isinstance(active, SegmentWriter) and active in self._request_writers:
+            active.mark_due = True
+            active.durable_seq = request.ticket + 1
+            active.limit = -1
+        if self._failed is None:
+            self._finish_sealing()
+
+    def sync(self) -> None:
+        if self._closed:
+            raise StorageFailed("the engine is closed")
+        if self._sync_failed:
+            raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
+        request = self._begin()
+        if request is None:
+            return
+        try:
+            request.run()
+        except OSError as error:
+            self.sync_done(request, error)
+            raise StorageFailed(f"a sync failed: {error}", maybe_applied=True) from error
+        self.sync_done(request, None)
+
+    def _writers(self) -> list[SegmentWriter]:
+        active = [self._writer] if isinstance(self._writer, SegmentWriter) else []
+        return [*self._sealing, *active]
+
+    def _leave(self, writer: SegmentWriter) -> None:
+        """The active segment is full, or the engine closes: it gets no more records."""
+        made = writer.segment
+        made.end = made.size = writer.tail
+        # A LOG segment has every number from its first on, each in one record.
+        records = self._log.seq_next - made.header.seq_first
+        if records:
+            made.note(records, made.header.seq_first, self._log.seq_next - 1)
+        self._writer = self._none
+        self._seal(writer)
+
+    def _seal(self, writer: SegmentWriter) -> None:
+        self._sealing.append(writer)
+        self._finish_sealing()
+
+    def _finish_sealing(self) -> None:
+        """Give durable segments their footer, and let those go whose footer is durable too."""
+        for writer in list(self._sealing):
+            if writer.synced != writer.tail:
+                continue
+            if not writer.footed:
+                writer.write_footer(self._durable + 1)
+                if writer.synced != writer.tail:
+                    continue
+            writer.segment.sealed = True
+            self._sealing.remove(writer)
+            self._log.close_later(writer.file)
+
+    # Background work
+
+    def maintain(self, bytes_max: int) -> bool:
+        if self._closed or self._failed is not None:
+            return False
+        moved = 0
+        while moved < bytes_max:
+            if self._job is None:
+                self._job = self._next_job()
+                if self._job is None:
+                    return False
+            try:
+                step = next(self._job)
+            except StopIteration:
+                self._job = None
+                self._job_waits = False
+                # Even a job of no bytes has cost something.
+                moved += 1
+                continue
+            except StorageFailed as error:
+                self._job = None
+                self._fail(str(error))
+                return False
+            self._job_waits = step == WAIT
+            if step == WAIT:
+                return False
+            moved += step
+        return True
+
+    def _next_job(self) -> Generator[int, None, None] | None:
+        if self._tails:
+            return self._copy_tails()
+        busy = {writer.handle for writer in self._writers()}
+        job = self._compactor.next_job(busy)
+        if job is not None:
+            return job
+        for made in sorted(self._log.segments.values(), key=lambda s: s.number):
+            if made.sealed and not made.indexed and not made.damaged and made.handle not in busy:
+                return write_snapshot(self._log, made)
+        if self._keydir.sweep(0):
+            return self._sweep()
+        return None
+
+    def _sweep(self) -> Generator[int, None, None]:
+        """Drop the keys of retired spaces from the index."""
+        while self._keydir.sweep(_SWEEP_TABLES):
+            yield _SLOTS_PER_STEP
+
+    def _copy_tails(self) -> Generator[int, None, None]:
+        """Move what only the memory may have into a new segment; without room it stays, and is tried again
+        later.
+        """
+        log = self._log
+        room = DATA_START + sum(tail.stop - tail.start for tail in self._tails)
+        target = CopyTarget(log, room)
+        try:
+            while self._tails:
+                tail = self._tails[-1]
+                file = log.files.open(tail.segment.path)
+                try:
+                    for piece in walk(Reader(file), tail.segment.codec, tail.start, tail.stop):
+                        if isinstance(piece, Run):
+                            yield len(piece.data) + target.copy(tail.segment, piece, 0)
+                finally:
+                    close_quietly(file)
+                self._tails.pop()
+                tail.segment.sealed = True
+                tail.segment.end = max(DATA_START, min(tail.start, tail.segment.end))
+        except StorageFailed:
+            raise
+        except (StorageError, OSError):
+            pass
+        if target.writer is not None:
+            self._seal(target.writer)
+
+    # Figures and the end
+
+    def statistics(self) -> Statistics:
+        log = self._log
+        for writer in self._writers():
+            writer.segment.size = writer.tail
+        figures = [log.index.live(handle) for handle in log.segments]
+        return Statistics(
+            engine="log",
+            keys=len(log.index),
+            stored_bytes=sum(made.size for made in log.segments.values()),
+            live_bytes=sum(live for _, live, _ in figures),
+            index_bytes=log.index.bytes_used(),
+            segments=len(log.segments),
+            corrupt_records=log.corrupt_records,
+            corrupt_bytes=log.corrupt_bytes,
+            quarantined_segments=sum(made.damaged for made in log.segments.values()) + log.foreign,
+            writable=not self._closed and self._failed is None,
+            details={
+                "torn_bytes": log.torn_bytes,
+                "compacted_bytes": self._compactor.bytes_moved,
+                "compacted_segments": self._compactor.segments_deleted,
+                "doubt_below_ticket": log.index.doubt_below,
+                "failure": self._failed or "",
+            },
+        )
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._request = None
+        if self._job is not None:
+            self._job.close()
+            self._job = None
+        failure: StorageFailed | None = None
+        if isinstance(self._writer, SegmentWriter):
+            self._leave(self._writer)
+        try:
+            if not self._sync_failed:
+                self.sync()
+                self.sync()
+                self._snapshots()
+        except StorageFailed as error:
+            failure = error
+        self._close_files()
+        if failure is not None:
+            raise failure
+
+    def _snapshots(self) -> None:
+        """Snapshots of the newest segments that have none, as far as it takes little time."""
+        left = _CLOSE_SNAPSHOT_BYTES
+        for made in sorted(self._log.segments.values(), key=lambda s: -s.number):
+            left -= made.size
+            if left < 0 or self._failed is not None:
+                break
+            if made.sealed and not made.indexed and not made.damaged:
+                for step in write_snapshot(self._log, made):
+                    if step == WAIT:
+                        self.sync()
+        self.sync()
+
+    def _close_files(self) -> None:
+        log = self._log
+        for writer in self._writers():
+            log.close_later(writer.file)
+        log.close_files()
+        self._closed = True
+        self._fail("the engine is closed")
+        self._writer = self._none
+        self._sealing.clear()
+        # Reads end too: an empty index would answer "absent".
+        self._read = _closed_read
+        self._keydir = self._log.index = keydir.Keydir(1)
+        self._keydir.doubt_below = segment.SEQ_MAX
+        log.segments.clear()
+        self._lock.release()
+
+
+class _NoSegment:
+    """Stands for the active segment while there is none: nothing fits, so every write takes the slow path
+    first.
+    """
+
+    def __init__(self) -> None:
+        self.codec = segment.Codec(bytes(16))
+        self.encode = self.codec.encode
+        self.tail = DATA_START
+        self.limit = -1
+        self.handle = -1
+
+    def write_at(self, data: Buffer, offset: int) -> int:
+        raise InternalError("there is no active segment")
+
+    def finish(self, data: bytes, taken: int) -> None:
+        raise InternalError("there is no active segment")
+
+
+def _closed_read(digest: Buffer) -> bytes | None:
+    raise StorageFailed("the engine is closed")
+
+
+def _free_bytes(log: Log) -> int:
+    """Bytes that may still be written; a file system that does not say is not in the way."""
+    try:
+        return log.files.free_bytes(log.directory)
+    except OSError:
+        return 1 << 62
+
+
+def _prepare(files: Files, directory: str) -> Lock:
+    """Make and lock the directory, and check that it is one of ours."""
+    try:
+        files.make_directory(directory)
+        lock = files.lock(f"{directory}/{_LOCK_FILE}")
+    except BlockingIOError as error:
+        raise DirectoryLocked(f"{directory} is in use by another process") from error
+    except OSError as error:
+        raise StorageError(f"{directory} cannot be opened: {error}") from error
+    try:
+        _check_format(files, directory)
+    except OSError as error:
+        lock.release()
+        raise StorageError(f"{directory} cannot be opened: {error}") from error
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _check_format(files: Files, directory: str) -> None:
+    path = f"{directory}/{_FORMAT_FILE}"
+    if files.exists(path):
+        file = files.open(path)
+        try:
+            words = file.read_at(256, 0)
+        finally:
+            close_quietly(file)
+        version = words.removeprefix(_FORMAT_WORD).strip()
+        if not words.startswith(_FORMAT_WORD) or not version.isdigit():
+            raise WrongFormat(f"{path} is not that of a log")
+        if int(version) > _FORMAT_VERSION:
+            raise WrongFormat(f"{path}: version {int(version)}, this one reads up to {_FORMAT_VERSION}")
+        return
+    temporary = f"{path}.tmp"
+    if files.exists(temporary):
+        files.remove(temporary)
+    made: File = files.open(temporary, create=True)
+    try:
+        write_whole(made, _FORMAT_WORD + b"%d\n" % _FORMAT_VERSION, 0)
+        made.sync()
+    finally:
+        close_quietly(made)
+    files.rename(temporary, path)
+    files.sync_directory(directory)
+    with suppress(OSError):
+        files.sync_directory(directory.rstrip("/").rpartition("/")[0] or ".")
