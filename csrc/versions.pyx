@@ -2,6 +2,9 @@
 #
 # Every operation counts first and writes once: results are made at their exact size, and an operation that changes
 # nothing gives back the bytes it got.
+#
+# Over 600 lines: fifteen functions of one contract, each with its own door (buffers, checks, errors). What lies behind
+# the doors is in version_set.pxd (bytes), version_walk.pxd (walks) and version_batch.pxd (the data path).
 
 from cpython.bytearray cimport (
     PyByteArray_AS_STRING,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sadik.errors import CorruptRecord, InvalidRequest, LimitReached
 from sadik.kernels.native import versions as native
+from sadik.kernels.reference import versions as reference
 from tests.kernels.version_cases import (
     TWINS,
     UINT64_MAX,
@@ -383,6 +384,16 @@ def test_merge_gives_back_the_side_that_already_is_the_result() -> None:
     assert type(native.merge(bytearray(new), old)) is bytes
     assert native.prune(new, 0) is new
     assert native.keep_newest(new) is new
+
+
+@pytest.mark.parametrize(
+    "name", ["SIBLINGS_MAX", "ENTRIES_MAX", "COUNT_MAX", "TOMBSTONE", "READ", "REPLACE", "ERROR"]
+)
+def test_twins_name_the_same_numbers(name: str) -> None:
+    """Callers compare with these; a twin that numbers them otherwise would be another contract."""
+    assert getattr(native, name) == getattr(reference, name)
+    assert native.Value._fields == reference.Value._fields
+    assert native.Applied._fields == reference.Applied._fields
 
 
 # ---- the point of it all
