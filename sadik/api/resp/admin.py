@@ -19,7 +19,6 @@ from sadik.api.resp.arguments import (
 from sadik.api.resp.call import Call, Command, CommandError
 from sadik.api.resp.containers import container
 from sadik.api.resp.glob import matcher
-from sadik.api.resp.lookup import wrong_arity_error
 from sadik.api.resp.replies import (
     EMPTY_ARRAY,
     OK,
@@ -205,7 +204,10 @@ def _flush_nothing(call: Call, refusal: str) -> bytes:
 def slowlog_get(call: Call) -> bytes:
     """SLOWLOG GET [count]: Sadik's slow requests are in its histograms, so this log stays empty."""
     if len(call.arguments) > 3:
-        raise wrong_arity_error("slowlog|get")
+        name = shown(call.arguments[1])
+        raise CommandError(
+            f"ERR unknown subcommand or wrong number of arguments for '{name}'. Try SLOWLOG HELP."
+        )
     if len(call.arguments) == 3:
         refusal = "ERR count should be greater than or equal to -1"
         if parse_integer(call.arguments[2], refusal) < -1:

@@ -120,9 +120,7 @@ def info(commands: Commands, call: Call) -> bytes:
         return all_rows(commands, call)
     protocol = call.session.protocol
     found = [_named(commands, name) for name in names]
-    # Redis answers with the null array here, which RESP3 spells like every null.
-    missing = null(protocol) if protocol == 3 else b"*-1\r\n"
-    return array([missing if command is None else _row(command, protocol) for command in found])
+    return array([null(protocol) if command is None else _row(command, protocol) for command in found])
 
 
 def docs(commands: Commands, call: Call) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sadik.errors import SadikError
 from sadik.kernels import resp
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "bulk",
     "bulk_array",
     "error",
-    "error_text",
     "integer",
     "mapping",
     "null",
@@ -105,8 +103,3 @@ def error(message: str) -> bytes:
     Text that came from a client is held in latin-1, one character a byte, so that it goes back as it came.
     """
     return b"-%b\r\n" % message.translate(_LINE_BREAKS).encode("latin-1", "backslashreplace")
-
-
-def error_text(failure: SadikError, *, worded: bool) -> str:
-    """Word and text of a failure; ``worded`` when its message starts with the word already."""
-    return str(failure) if worded else f"{failure.code} {failure}"

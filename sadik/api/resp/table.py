@@ -24,7 +24,7 @@ from sadik.api.resp import (
     strings,
 )
 from sadik.api.resp.call import Command, CommandError
-from sadik.api.resp.lookup import arity_fits, key_positions
+from sadik.api.resp.lookup import arity_fits, key_positions, wrong_arity_error
 
 __all__ = [
     "COMMANDS",
@@ -54,8 +54,3 @@ def unknown_command_error(arguments: Sequence[bytes]) -> CommandError:
     ones.
     """
     return refused.refusal(arguments) or lookup.unknown_command_error(COMMANDS, arguments)
-
-
-def wrong_arity_error(command: Command) -> CommandError:
-    """Redis' text for a wrong number of arguments."""
-    return lookup.wrong_arity_error(command.name)
