@@ -40,8 +40,10 @@ def build_load_generator(directory: str) -> str:
 def start_redis(directory: str, port: int, sync: str) -> subprocess.Popen[bytes]:
     """A redis-server with an append-only file, ready to serve."""
     server = subprocess.Popen(
-        ["redis-server", "--port", str(port), "--dir", directory, "--save", "", "--appendonly", "yes"]
-        + ["--appendfsync", APPENDFSYNC[sync], "--daemonize", "no"],
+        [
+            *f"redis-server --port {port} --daemonize no --appendonly yes".split(),
+            *("--appendfsync", APPENDFSYNC[sync], "--dir", directory, "--save", ""),
+        ],
         stdout=subprocess.PIPE,
     )
     assert server.stdout is not None
@@ -54,8 +56,10 @@ def start_redis(directory: str, port: int, sync: str) -> subprocess.Popen[bytes]
 def start_sadik(directory: str, sync: str) -> tuple[subprocess.Popen[bytes], int]:
     """A node on a free port; returns it and the port of its ready line."""
     node = subprocess.Popen(
-        [sys.executable, "-m", "sadik.cli.node", "--data", directory, "--resp", "127.0.0.1:0"]
-        + ["--http", "127.0.0.1:0", "--sync", sync],
+        [
+            *(sys.executable, "-m", "sadik.cli.node", "--data", directory),
+            *f"--resp 127.0.0.1:0 --http 127.0.0.1:0 --sync {sync}".split(),
+        ],
         stderr=subprocess.PIPE,
     )
     assert node.stderr is not None

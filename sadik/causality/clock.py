@@ -79,6 +79,13 @@ class HybridClock:
             self._check(stamp)
             self._last = stamp
 
+    def advance(self, stamp: int) -> None:
+        """Take over a stamp that was minted for this node below a ``limit`` asked for before.
+
+        Unlike ``observe`` it never raises: the wall clock may have gone back since, and the stamp is out.
+        """
+        self._last = max(self._last, stamp)
+
     def limit(self) -> Stamp:
         """The greatest stamp that may be minted, stored or merged now."""
         return Stamp(min(self._wall_ms() + self._offset_max_ms, WALL_MS_MAX) << STAMP_LOGIC_BITS | LOGIC_MAX)

@@ -166,7 +166,7 @@ class Vnodes:
         )
         if not result.stamp_last:
             return Applied(count, result, 0, 0, None)
-        self.hybrid.observe(result.stamp_last)
+        self.hybrid.advance(result.stamp_last)
         writes = kinds.count(resp.SET, 0, count)
         try:
             ticket = self.engine.write_batch(

@@ -2,8 +2,8 @@
 
 * ``always``: acknowledged after a sync that began after it (group commit: one sync serves all writes handed
   over before it). A power cut takes nothing acknowledged.
-* ``interval``: acknowledged when the operating system has it; a sync begins every ``interval_ms``. A power cut
-  may take the writes since the last finished sync began.
+* ``interval``: acknowledged when the operating system has it; a sync begins every ``interval_ms``. A power
+  cut may take the writes since the last finished sync began.
 * ``never``: acknowledged when the operating system has it; synced at a clean stop alone. A power cut may take
   whatever the system had not written by itself.
 

@@ -133,3 +133,15 @@ def test_no_stamp_comes_twice_and_none_is_minted_too_far_ahead(steps: list[objec
                 continue
             assert given_out < stamp <= clock.limit()
             given_out = stamp
+
+
+def test_stamps_minted_below_a_limit_are_taken_over_even_when_the_wall_clock_goes_back() -> None:
+    """A batch asks for the limit, mints, and only then tells: what is out must never be minted again."""
+    wall = Wall()
+    clock = clock_on(wall)
+    limit = clock.limit()
+    wall.now_ms -= 60_000
+    clock.advance(limit)
+    assert clock.reserve(1) == limit + 1
+    with pytest.raises(ClockError):
+        clock.mint()

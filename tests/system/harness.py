@@ -64,7 +64,9 @@ class NodeProcess:
         return client
 
     def command(self, *arguments: bytes) -> bytes:
-        """One command on a connection of its own; the raw reply up to the end of its first line or bulk string."""
+        """One command on a connection of its own; the raw reply up to the end of its first line or bulk
+        string.
+        """
         with self.connect() as client:
             client.sendall(encode(*arguments))
             return read_reply(client.makefile("rb"))
@@ -83,7 +85,9 @@ def encode(*arguments: bytes) -> bytes:
 
 
 def read_reply(stream: object) -> bytes:
-    """One simple, error, integer or bulk reply, raw, without its last line end; b"" at the end of the stream."""
+    """One simple, error, integer or bulk reply, raw, without its last line end; b"" at the end of the
+    stream.
+    """
     line: bytes = stream.readline()  # type: ignore[attr-defined]
     if line[:1] == b"$" and line[:2] != b"$-":
         length = int(line[1:])

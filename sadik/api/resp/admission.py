@@ -1,4 +1,5 @@
-"""What must be right before a command runs: it exists, the client may call it, its arity fits, its keys can be keys.
+"""What must be right before a command runs: it exists, the client may call it, its arity fits, its keys can
+be keys.
 
 A command that is refused, or queued by MULTI, is answered here and never reaches a handler.
 """

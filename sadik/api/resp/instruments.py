@@ -40,7 +40,7 @@ class RespInstruments:
         self.bytes_out = volume.labels("out")
         self.latency = registry.histogram(
             "sadik_resp_request_seconds",
-            "From the turn that read a request to the hand-over of its reply, waiting for durability included.",
+            "From the turn that read a request to the hand-over of its reply, durability included.",
             SECONDS,
         ).child
         self._batches = registry.histogram(

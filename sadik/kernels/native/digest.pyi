@@ -1,13 +1,13 @@
 """BLAKE3 truncated to 128 bits: the one hash of an address, a few tens of nanoseconds for short input.
 
-Layout of a digest: 16 bytes as BLAKE3 gives them; read as one big-endian number, the high 64 bits are the ring token. Digests
-in byte order are therefore in ring order.
+Layout of a digest: 16 bytes as BLAKE3 gives them; read as one big-endian number, the high 64 bits are the
+ring token. Digests in byte order are therefore in ring order.
 
-A *name* is what is hashed and stored for an address: ``bucket length (u8) | bucket | key length (u16, big-endian) | key``. It is
-injective, and pinned by test vectors for ever.
+A *name* is what is hashed and stored for an address: ``bucket length (u8) | bucket | key length (u16,
+big-endian) | key``. It is injective, and pinned by test vectors for ever.
 
-Cost with AVX2: a name of at most 64 bytes 25 ns in a batch and 130 ns in a call of its own; a batch of inputs of
-100 bytes 45 ns and of 1000 bytes 0.3 us each; long input 2.4 GB/s.
+Cost with AVX2: a name of at most 64 bytes 25 ns in a batch and 130 ns in a call of its own; a batch of
+inputs of 100 bytes 45 ns and of 1000 bytes 0.3 us each; long input 2.4 GB/s.
 """
 
 from typing import Final
@@ -17,10 +17,13 @@ from sadik.kernels.buffers import Buffer
 DIGEST_BYTES: Final = 16
 
 PATHS: Final[tuple[str, ...]]
-"""Code paths this processor can run, fastest first. All give the same bytes; the first is in use after import."""
+"""Code paths this processor can run, fastest first. All give the same bytes; the first is in use after
+import.
+"""
 
 def use_path(name: str) -> None:
-    """Run one of ``PATHS`` from now on, in the whole process: to test and to measure what other processors would run.
+    """Run one of ``PATHS`` from now on, in the whole process: to test and to measure what other processors
+    would run.
 
     Raises:
         ValueError: Not one of ``PATHS``.
@@ -32,8 +35,8 @@ def digest(data: Buffer, /) -> bytes:
 def digest_many(count: int, data: Buffer, starts: Buffer, lengths: Buffer, out: Buffer) -> None:
     """Digests of ``count`` slices of one buffer, written to ``out`` one after another.
 
-    Slices may overlap and come in any order. Inputs of at most 1024 bytes are hashed eight at a time where the
-    processor can, those of equally many 64-byte blocks together.
+    Slices may overlap and come in any order. Inputs of at most 1024 bytes are hashed eight at a time where
+    the processor can, those of equally many 64-byte blocks together.
 
     Args:
         data: Bytes that hold every slice.

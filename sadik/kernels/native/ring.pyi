@@ -1,12 +1,14 @@
 """The ring: which nodes hold a token, by search over sorted tokens.
 
-A node is a number here, 0 to ``node_count - 1``; so are the labels of its host and its zone. A key at token t belongs to the first
-position whose token is >= t, and past the last one to the first: a node owns (predecessor, self] (Dynamo 4.2).
+A node is a number here, 0 to ``node_count - 1``; so are the labels of its host and its zone. A key at token
+t belongs to the first position whose token is >= t, and past the last one to the first: a node owns
+(predecessor, self] (Dynamo 4.2).
 
-The *preference list* of a position is an order of all nodes that own a token, the same everywhere: the nearest clockwise comes
-first, and each further place goes to the node whose host stands in the list least often, then whose zone does, then which is
-nearest clockwise. So no node is listed twice; hosts are distinct as long as there are any new ones, and zones as far as
-that leaves a choice; and a list of n is the beginning of any longer one: N primaries, then fallbacks (Dynamo 4.3, 4.6).
+The *preference list* of a position is an order of all nodes that own a token, the same everywhere: the
+nearest clockwise comes first, and each further place goes to the node whose host stands in the list least
+often, then whose zone does, then which is nearest clockwise. So no node is listed twice; hosts are distinct
+as long as there are any new ones, and zones as far as that leaves a choice; and a list of n is the
+beginning of any longer one: N primaries, then fallbacks (Dynamo 4.3, 4.6).
 """
 
 from typing import Final
@@ -26,8 +28,9 @@ class Ring:
         owners: uint32, shape (T,): the node of each token.
         hosts: uint32, shape (nodes,): any number for each node; equal means the same host.
         zones: uint32, shape (nodes,).
-        partition_bits: The token space is cut in 2**partition_bits equal partitions and every token is looked up as the end
-            of its partition (Dynamo 6.2, strategy 2); 64: every token as it is. 0 to 64.
+        partition_bits: The token space is cut in 2**partition_bits equal partitions and every token is
+            looked up as the end of its partition (Dynamo 6.2, strategy 2); 64: every token as it is. 0 to
+            64.
     Raises:
         ValueError: Lengths do not match, tokens are not increasing, or an owner is not a node.
     Cost: 8 + 4 + 32 bytes a token and 16 to 32 bytes for the index; building is O(T + nodes).
@@ -40,7 +43,9 @@ class Ring:
         self, tokens: Buffer, owners: Buffer, hosts: Buffer, zones: Buffer, partition_bits: int = 64
     ) -> None: ...
     def position(self, token: int, /) -> int:
-        """Index of the ring position that a token belongs to. Tokens are 0 to 2**64 - 1, else ``OverflowError``."""
+        """Index of the ring position that a token belongs to. Tokens are 0 to 2**64 - 1, else
+        ``OverflowError``.
+        """
 
     def owner(self, token: int, /) -> int:
         """The node that owns a token: the first of its preference list."""
@@ -76,6 +81,7 @@ class Ring:
             up: As in ``preference``.
         Raises:
             ValueError: A buffer is too short, ``count`` < 0, or ``n`` out of range.
-        Cost: about 15 ns each once a position's list is known. The first lookup of a position walks: O(steps) with one host for each node,
-            else O(n * nodes + steps). Beyond 8 nodes, or when too few of those are up, every lookup walks.
+        Cost: about 15 ns each once a position's list is known. The first lookup of a position walks:
+            O(steps) with one host for each node, else O(n * nodes + steps). Beyond 8 nodes, or when too few
+            of those are up, every lookup walks.
         """
