@@ -25,6 +25,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes = b""
+    version: str = "HTTP/1.1"
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -63,7 +64,7 @@ class Client:
         for line in filter(None, lines):
             name, _, value = line.partition(": ")
             headers[name.lower()] = value
-        answer = Answer(int(status.split()[1]), headers)
+        answer = Answer(int(status.split()[1]), headers, version=status.split()[0])
         assert "transfer-encoding" not in headers
         if not head_only and answer.status not in (100, 204, 304):
             length = int(headers["content-length"])

@@ -191,6 +191,7 @@ def test_other_versions_are_refused(line: bytes) -> None:
         headers = b"\r\nHost: a" if b"HTTP" in line else b""
         client, answer = await raw(http, line + headers + b"\r\n\r\n")
         assert problem(answer) == (505, "ERR")
+        assert answer.version == "HTTP/1.1"
         assert await client.closed()
 
     run(test)

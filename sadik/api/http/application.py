@@ -117,6 +117,7 @@ class Application:
         try:
             with self.budget.reserve() as reservation:
                 try:
+                    _check_version(request)
                     target = resolve(request.raw_path.encode(errors="surrogateescape"))
                     route = target.route
                     response = await self._answer(Asked(request, target, reservation))
@@ -141,9 +142,6 @@ class Application:
     async def _answer(self, asked: Asked) -> web.Response:
         request, target, _ = asked
         route = target.route
-        if request.version not in (HttpVersion10, HttpVersion11):
-            # The parser also knows 0.9, which has no status line, and 2.0, which is no text.
-            raise Problem(505, "ERR", "this server speaks HTTP/1.0 and HTTP/1.1", close=True)
         if route not in _OPEN and self._secret is not None and not self._authorized(request):
             challenge = {"WWW-Authenticate": 'Bearer realm="sadik", Basic realm="sadik"'}
             raise Problem(401, "NOAUTH", "this node wants its secret", headers=challenge, close=True)
@@ -299,6 +297,15 @@ class Application:
         body = page.render(__version__, self._coordinator.ready(), self._coordinator.status())
         headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": page.POLICY}
         return web.Response(body=body, headers=headers)
+
+
+def _check_version(request: web.BaseRequest) -> None:
+    """Refuse what the parser also takes: HTTP/0.9, which has no status line, and 2.0, which is no text."""
+    if request._version not in (HttpVersion10, HttpVersion11):
+        # aiohttp answers in the request's version, at the first look at it: the refusal must not claim to be
+        # either.
+        request._version = HttpVersion11
+        raise Problem(505, "ERR", "this server speaks HTTP/1.0 and HTTP/1.1", close=True)
 
 
 def _json(document: object) -> web.Response:
