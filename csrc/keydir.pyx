@@ -411,7 +411,9 @@ cdef class Keydir:
             self.free_space(index)
 
     def spaces_known(self):
-        return sorted(number for number, index in self.space_index.items() if not self.spaces[<uint32_t>index].retired)
+        return sorted(
+            number for number, index in self.space_index.items()
+            if self.spaces[<uint32_t>index].slots and not self.spaces[<uint32_t>index].retired)
 
     def count(self, uint32_t space):
         found = self.space_index.get(space)
@@ -1056,6 +1058,8 @@ cdef class Keydir:
         cdef list found = []
         if (len(low_bound) != 16 and not first) or len(high_bound) != 16:
             raise ValueError("bounds are digests of 16 bytes; only the first may be empty")
+        if count < 1:
+            raise ValueError(f"count must be at least 1, not {count}")
         if not first:
             memcpy(&high, PyBytes_AS_STRING(low_bound), 8)
             memcpy(&low, PyBytes_AS_STRING(low_bound) + 8, 8)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 from sadik.env.clock import Clock, SystemClock
 from sadik.env.entropy import Entropy, SystemEntropy
@@ -355,8 +355,7 @@ class LogEngine:
         """Whatever keeps a write from the fast path: no segment yet, a full one, a mark that is due, a disk
         that may be full.
         """
-        if self._closed:
-            raise StorageFailed("the engine is closed")
+        self._check_open()
         if self._failed is not None:
             raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
         # At the start of a segment everything fits that fits at all: this gives the length, and refuses what
@@ -488,7 +487,8 @@ class LogEngine:
         return self._job_waits or bool(self._sealing)
 
     def sync_begin(self) -> SyncRequest | None:
-        if self._closed or self._sync_failed:
+        self._check_open()
+        if self._sync_failed:
             return None
         if self._request is not None:
             raise InternalError("a sync is already out")
@@ -528,8 +528,7 @@ class LogEngine:
             self._finish_sealing()
 
     def sync(self) -> None:
-        if self._closed:
-            raise StorageFailed("the engine is closed")
+        self._check_open()
         if self._sync_failed:
             raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
         request = self._begin()
@@ -577,7 +576,8 @@ class LogEngine:
     # Background work
 
     def maintain(self, bytes_max: int) -> bool:
-        if self._closed or self._failed is not None:
+        self._check_open()
+        if self._failed is not None:
             return False
         moved = 0
         while moved < bytes_max:
@@ -651,7 +651,12 @@ class LogEngine:
 
     # Figures and the end
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageFailed("the engine is closed")
+
     def statistics(self) -> Statistics:
+        self._check_open()
         log = self._log
         for writer in self._writers():
             writer.segment.size = writer.tail
@@ -666,7 +671,7 @@ class LogEngine:
             corrupt_records=log.corrupt_records,
             corrupt_bytes=log.corrupt_bytes,
             quarantined_segments=sum(made.damaged for made in log.segments.values()) + log.foreign,
-            writable=not self._closed and self._failed is None,
+            writable=self._failed is None,
             details={
                 "torn_bytes": log.torn_bytes,
                 "compacted_bytes": self._compactor.bytes_moved,
@@ -719,10 +724,9 @@ class LogEngine:
         self._fail("the engine is closed")
         self._writer = self._none
         self._sealing.clear()
-        # Reads end too: an empty index would answer "absent".
+        # Reads end too. The maps go with the index.
         self._read = _closed_read
-        self._keydir = self._log.index = keydir.Keydir(1)
-        self._keydir.doubt_below = segment.SEQ_MAX
+        self._keydir = log.index = cast(keydir.Keydir, _Closed())
         log.segments.clear()
         self._lock.release()
 
@@ -744,6 +748,13 @@ class _NoSegment:
 
     def finish(self, data: bytes, taken: int) -> None:
         raise InternalError("there is no active segment")
+
+
+class _Closed:
+    """The index of a closed engine."""
+
+    def __getattr__(self, name: str) -> object:
+        raise StorageFailed("the engine is closed")
 
 
 def _closed_read(digest: Buffer) -> bytes | None:

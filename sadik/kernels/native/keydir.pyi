@@ -133,7 +133,7 @@ class Keydir:
     def scan(
         self, after: Buffer, stop: Buffer, count: int
     ) -> list[tuple[bytes, int, int, bytes, bytes | None]]:
-        """Up to ``count`` (digest, space, flags, name, value) with ``after`` < digest <= ``stop``, in digest
+        """Up to ``count`` >= 1 (digest, space, flags, name, value) with ``after`` < digest <= ``stop``, in digest
         order.
 
         ``after`` may be empty: from the very first. Value None and an empty name when unreadable.
