@@ -260,6 +260,23 @@ def test_scan_starts_at_the_very_first_and_ends_at_the_very_last(engine: Engine)
     assert [entry.name for entry in engine.scan(b"", bytes(16), 9)] == [b"zero"]
 
 
+def test_scan_follows_what_changed_since_the_last_scan(engine: Engine) -> None:
+    """An order that is kept between scans must take in removals, returns and new keys alike."""
+    keys = in_order(range(6))
+    engine.put_many([(key, b"n", b"v") for key in keys[:4]])
+    assert [entry.digest for entry in walk(engine)] == keys[:4]
+    engine.remove(keys[1])
+    engine.put(keys[1], b"n", b"back")
+    engine.remove(keys[2])
+    engine.put(keys[4], b"n", b"v")
+    engine.remove(keys[4])
+    engine.put(keys[5], b"n", b"v")
+    expected = [keys[0], keys[1], keys[3], keys[5]]
+    assert [entry.digest for entry in walk(engine)] == expected
+    engine.put(keys[2], b"n", b"back")
+    assert [entry.digest for entry in walk(engine)] == sorted([*expected, keys[2]])
+
+
 def test_walk_meets_each_lasting_key_once_while_others_come_and_go(engine: Engine) -> None:
     """SCAN's promise, with writes between any two pages, enough of them to make indexes grow and shrink."""
     lasting = in_order(range(300))

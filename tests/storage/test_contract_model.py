@@ -18,7 +18,7 @@ from sadik.storage.engine import ABSENT, STORED
 from tests.storage.calls import Item, in_order, read_batch, walk, write_batch
 from tests.storage.conftest import ENGINES, subject_of, temporary_directory
 
-KEYS = in_order(range(30))
+KEYS = in_order(range(12))
 keys = st.sampled_from(KEYS)
 values = st.one_of(st.binary(max_size=40), st.integers(1, 3000).map(lambda size: b"x" * size))
 flags = st.sampled_from([0, 0, FLAG_DEAD])
