@@ -156,7 +156,7 @@ def _request(rng: random.Random) -> bytes:
         lines = [
             rng.choice((b"PUT ", b"PUT ", b"DELETE ", b"GET ")) + rng.choice(_TARGETS[:6]) + b" HTTP/1.1"
         ]
-        lines += [b"Host: h", *rng.sample(_FIELDS, rng.randrange(0, 2))]
+        lines += [b"Host: h", *rng.sample(_FIELDS, rng.randrange(0, 4))]
     else:
         version = rng.choice((b"HTTP/1.1",) * 6 + (b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9", b"HTTP/1.1 x", b""))
         lines = [b" ".join((rng.choice(_METHODS), rng.choice(_TARGETS), version))]

@@ -17,7 +17,7 @@ COUNT = 1500
 def test_hostile_input_is_answered_or_dropped() -> None:
     """Every status that can be had is had, so the generator reaches behind the parser."""
     bench = Bench()
-    asyncio.run(bench.run(seed=7, count=COUNT))
+    asyncio.run(bench.run(seed=10, count=COUNT))
     assert sum(bench.statuses.values()) == COUNT
     assert {0, 200, 204, 400, 404, 405, 413, 414, 415, 417, 431, 505} <= set(bench.statuses)
 
