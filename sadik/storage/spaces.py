@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
@@ -15,13 +14,15 @@ class Footprint(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class SpaceCount:
+class SpaceCount(NamedTuple):
     """Of one space: keys that are not dead, all records, and their bytes."""
 
     keys: int = 0
     records: int = 0
     bytes: int = 0
+
+
+_NOTHING = SpaceCount()
 
 
 class Spaces:
@@ -44,7 +45,7 @@ class Spaces:
         self._shift(item, -1)
 
     def keys(self, space: int) -> int:
-        return 0 if space in self._retired else self._counts.get(space, SpaceCount()).keys
+        return 0 if space in self._retired else self._counts.get(space, _NOTHING).keys
 
     def retire(self, space: int) -> None:
         self._retired.add(space)
@@ -71,10 +72,7 @@ class Spaces:
                 yield space, count
 
     def _shift(self, item: Footprint, sign: int) -> None:
-        count = self._counts.get(item.space, SpaceCount())
-        self._counts[item.space] = replace(
-            count,
-            keys=count.keys + (0 if item.dead else sign),
-            records=count.records + sign,
-            bytes=count.bytes + sign * item.size,
+        count = self._counts.get(item.space, _NOTHING)
+        self._counts[item.space] = SpaceCount(
+            count.keys + (0 if item.dead else sign), count.records + sign, count.bytes + sign * item.size
         )
