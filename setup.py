@@ -18,7 +18,8 @@ ONLY = [name for name in os.environ.get("SADIK_BUILD", "").split(",") if name]
 JOBS = os.cpu_count() or 1
 SOURCES = Path("csrc")
 
-# Checks are off only behind validation at each kernel's entry; the debug build turns them back on.
+# Checks are off only behind validation at each kernel's entry; the debug build turns them back on. All but
+# nonecheck: it refuses attributes of self in nogil methods. Arguments that may not be None say so.
 DIRECTIVES = {
     "language_level": 3,
     "embedsignature": False,
@@ -27,7 +28,6 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "overflowcheck": DEBUG,
     "cdivision": not DEBUG,
-    "nonecheck": DEBUG,
 }
 COMPILE = ["-O0", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-g0", "-DNDEBUG"]
 
