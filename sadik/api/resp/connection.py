@@ -182,8 +182,3 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.resume_reading()
             self.server.wake(self)
-
-
-def error_reply(text: str) -> bytes:
-    """An error line; line ends inside become spaces, as Redis does."""
-    return b"-" + text.replace("\r", " ").replace("\n", " ").encode("utf-8", "surrogateescape") + b"\r\n"

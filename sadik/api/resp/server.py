@@ -20,8 +20,9 @@ from collections.abc import Sequence
 
 from sadik.api.resp import admission, information
 from sadik.api.resp.call import Call, Command, CommandError, Session, Store
-from sadik.api.resp.connection import Connection, error_reply
+from sadik.api.resp.connection import Connection
 from sadik.api.resp.instruments import RespInstruments
+from sadik.api.resp.replies import error as error_reply
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
 from sadik.errors import ProtocolError, SadikError, StorageError, StorageFailed
