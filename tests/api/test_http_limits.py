@@ -11,6 +11,7 @@ import pytest
 
 from sadik.api.http import HttpLimits
 from sadik.api.http.transfers import ByteBudget
+from tests.api.fuzz_http import FakeTransport
 from tests.api.http_harness import Answer, Client, Harness, run
 
 SMALL = HttpLimits(value_bytes_max=100_000, document_bytes_max=1000, linger_s=0.2)
@@ -211,6 +212,29 @@ def test_heads_are_limited_by_line_field_and_sum() -> None:
         for number in range(40):
             await client.send(b"A%d: " % number + field)
         assert problem(await client.answer()) == (431, "LIMIT")
+
+    run(test)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_body_right_behind_a_long_head_is_not_counted_as_head(turns: int) -> None:
+    """Between the parser and the handler lie some turns of the loop, in which more of the body may come."""
+
+    async def test(http: Harness) -> None:
+        transport = FakeTransport(asyncio.get_running_loop())
+        transport.protocol = connection = http.server.connect()
+        connection.connection_made(transport)
+        head = (
+            b"PUT /v1/kv/b/" + b"%41" * 65_000 + b" HTTP/1.1\r\n" + HOST + b"Content-Length: 320000\r\n\r\n"
+        )
+        connection.data_received(head[:-10])
+        connection.data_received(head[-10:] + b"x" * 160_000)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connection.data_received(b"x" * 160_000)
+        await http.until(lambda: bool(transport.written))
+        assert transport.written.startswith(b"HTTP/1.1 204 ")
+        transport.close()
 
     run(test)
 

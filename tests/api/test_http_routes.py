@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from urllib.parse import unquote_to_bytes
 
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from sadik.api.http.paths import Route
 from sadik.node.coordinator.options import Options
+from sadik.node.coordinator.outcomes import KeyPage
 from tests.api.http_harness import Harness, run
 
 SECRET = b"correct horse battery"
@@ -37,6 +39,37 @@ def test_keys_are_listed_in_pages_to_the_end() -> None:
         assert found == keys
         assert sizes == [130, 130, 40]
         assert all(count <= 64 for name, *_, count in http.coordinator.calls if name == "scan")
+
+    run(test)
+
+
+def test_other_requests_run_while_keys_are_listed() -> None:
+    """A page is many reads of the engine; between them the loop turns."""
+
+    async def test(http: Harness) -> None:
+        for number in range(200):
+            await http.coordinator.write(
+                b"b", b"%d" % number, b"", context=None, metadata=b"", options=Options()
+            )
+        turns = 0
+        turn_of_scan = []
+        scan = http.coordinator.scan
+
+        def watched(bucket: bytes, cursor: int, count: int) -> KeyPage:
+            turn_of_scan.append(turns)
+            return scan(bucket, cursor, count)
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        http.coordinator.scan = watched  # type: ignore[method-assign]
+        turning = asyncio.create_task(turn())
+        assert len((await http.request("GET", "/v1/kv/b?count=1000")).json()["keys"]) == 200
+        turning.cancel()
+        assert len(turn_of_scan) == len(set(turn_of_scan)) == 4
 
     run(test)
 

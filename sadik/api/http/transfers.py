@@ -111,13 +111,10 @@ async def send(
     """
     size = len(response.body) if isinstance(response.body, bytes | bytearray) else 0
     reservation.take(size)
-    writer = request.writer
     try:
         async with asyncio.timeout(limits.request_timeout_s + size / limits.transfer_bytes_s_min):
             await response.prepare(request)
             await response.write_eof()
-            # Answers without a body are not waited for otherwise: a client could ask on and never read.
-            await writer.drain()
     except TimeoutError:
         if (transport := request.transport) is not None:
             transport.abort()
