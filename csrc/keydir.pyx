@@ -747,7 +747,10 @@ cdef class Keydir:
                     if holds(&table.slots[place], high, low):
                         slot = &table.slots[place]
                 if lines[i].flags & FLAG_REMOVED_:
-                    marks[i] = 2 if slot == NULL or (slot.meta >> 16) <= lines[i].seq else 0
+                    # Before settle(), of two copies of one removal only the one in the index counts.
+                    if slot == NULL or slot.meta >> 16 < lines[i].seq or (
+                            slot.segment == segment and slot.offset == lines[i].offset):
+                        marks[i] = 2
                 elif slot != NULL and slot.segment == segment and slot.offset == lines[i].offset \
                         and slot.meta >> 16 == lines[i].seq:
                     if self.spaces[slot.space].retired:

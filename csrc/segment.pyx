@@ -38,7 +38,6 @@ class Scan(NamedTuple):
     reason: int
     need: int
     durable: int
-    durable_seq: int
     footer: int
     seq_first: int
     seq_next: int
@@ -212,8 +211,7 @@ cdef class Codec:
     cdef object scan_view(self, Py_buffer* view, uint64_t base, uint64_t end):
         cdef const uint8_t* data = <const uint8_t*>view.buf
         cdef uint64_t size = view.len
-        cdef uint64_t at = 0, length, durable = 0, durable_seq = 0, seq_first = 0, seq_next = 0, need = 0
-        cdef const uint8_t* value
+        cdef uint64_t at = 0, length, durable = 0, seq_first = 0, seq_next = 0, need = 0
         cdef int64_t footer = -1
         cdef uint64_t count = 0
         cdef int reason = END
@@ -259,10 +257,8 @@ cdef class Codec:
                 seq_next = header.seq
                 if sound and flags & FLAG_FOOTER_:
                     footer = base + at
-                elif sound and header.value_length == 16:
-                    value = data + at + RECORD_HEADER + record_name_length(&header)
-                    memcpy(&durable, value, 8)
-                    memcpy(&durable_seq, value + 8, 8)
+                elif sound and header.value_length == 8:
+                    memcpy(&durable, data + at + RECORD_HEADER + record_name_length(&header), 8)
             else:
                 seq_next = header.seq + 1
                 memcpy(entry.digest, header.digest, 16)
@@ -274,8 +270,8 @@ cdef class Codec:
                 entries[count] = entry
                 count += 1
             at += length
-        return Scan(out[:count * sizeof(index_entry)], base + at, reason, need, durable, durable_seq, footer,
-                    seq_first, seq_next)
+        return Scan(out[:count * sizeof(index_entry)], base + at, reason, need, durable, footer, seq_first,
+                    seq_next)
 
     def find(self, data, uint64_t base, uint64_t start):
         cdef Py_buffer view

@@ -26,6 +26,7 @@ from sadik.storage.segment_file import (
     COPY,
     DATA_START,
     Gap,
+    IndexEntry,
     Reader,
     Run,
     Segment,
@@ -55,11 +56,11 @@ class CopyTarget:
         self.room = room
         self.writer: SegmentWriter | None = None
 
-    def copy(self, source: Segment, run: Run, removals_below: int) -> int:
+    def copy(self, source: Segment, run: Run, hides: Callable[[IndexEntry], bool]) -> int:
         """Copy what is live of a run and point the index there; returns bytes written.
 
         Args:
-            removals_below: Removal records with a smaller number hide nothing any more and are dropped.
+            hides: Whether a removal record may still hide something; otherwise it is dropped.
         Raises:
             StorageError: No room, or the disk refused; the index still points to the source.
         """
@@ -68,7 +69,7 @@ class CopyTarget:
         mask = log.index.select(source.handle, entries)
         special = bool(mask.translate(None, _PLAIN))
         if special:
-            self._decide(source, entries, mask, removals_below)
+            self._decide(source, entries, mask, hides)
         if mask.count(0) == len(mask):
             return 0
         if self.writer is None:
@@ -88,14 +89,16 @@ class CopyTarget:
         writer.segment.note(copied, seq_min, seq_max)
         return len(records)
 
-    def _decide(self, source: Segment, entries: bytes, mask: bytearray, removals_below: int) -> None:
+    def _decide(
+        self, source: Segment, entries: bytes, mask: bytearray, hides: Callable[[IndexEntry], bool]
+    ) -> None:
         """Settle the entries that the index alone cannot: removals, system records, unreadable ones."""
         for number, mark in enumerate(mask):
             if mark <= _LIVE:
                 continue
             entry = unpack_entry(entries, number)
             if mark == _REMOVAL:
-                mask[number] = entry.seq >= removals_below
+                mask[number] = hides(entry)
             elif mark == _SYSTEM:
                 known = self.log.system.get(entry.digest)
                 current = known is not None and (known.handle, known.offset) == (source.handle, entry.offset)
@@ -280,7 +283,7 @@ class Compactor:
                 if isinstance(piece, Gap):
                     self._hole(victim, piece)
                     continue
-                moved = target.copy(victim, piece, removals_below)
+                moved = target.copy(victim, piece, lambda entry: entry.seq >= removals_below)
                 self.bytes_moved += moved
                 yield len(piece.data) + moved
         finally:

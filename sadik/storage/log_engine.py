@@ -76,7 +76,6 @@ class LogEngine:
         self._job_waits = False
         self._snapshotting: Segment | None = None
         self._request: SyncRequest | None = None
-        self._request_writers: list[SegmentWriter] = []
         self._durable = 0
         self._failed: str | None = None
         self._sync_failed = False
@@ -495,34 +494,23 @@ class LogEngine:
         return self._begin()
 
     def _begin(self) -> SyncRequest | None:
-        log = self._log
-        writers = [writer for writer in self._writers() if writer.tail != writer.synced]
-        for writer in writers:
-            writer.pending = writer.tail
-        run = log.begin_round([writer.file for writer in writers])
-        if run is None:
-            return None
-        self._request_writers = writers
-        self._request = SyncRequest(log.seq_next - 1, run)
+        run = self._log.begin_round()
+        self._request = None if run is None else SyncRequest(self._log.seq_next - 1, run)
         return self._request
 
     def sync_done(self, request: SyncRequest, error: OSError | None) -> None:
         if request is not self._request:
             raise InternalError("this sync was not begun, or is done")
         self._request = None
-        log = self._log
         if error is not None:
             self._sync_failed = True
             self._fail(f"a sync failed: {error}")
             return
         self._durable = max(self._durable, request.ticket)
-        for writer in self._request_writers:
-            writer.synced = writer.pending
-        log.finish_round()
+        covered = self._log.finish_round()
         active = self._writer
-        if isinstance(active, SegmentWriter) and active in self._request_writers:
+        if isinstance(active, SegmentWriter) and active in covered:
             active.mark_due = True
-            active.durable_seq = request.ticket + 1
             active.limit = -1
         if self._failed is None:
             self._finish_sealing()
@@ -540,10 +528,6 @@ class LogEngine:
             self.sync_done(request, error)
             raise StorageFailed(f"a sync failed: {error}", maybe_applied=True) from error
         self.sync_done(request, None)
-
-    def _writers(self) -> list[SegmentWriter]:
-        active = [self._writer] if isinstance(self._writer, SegmentWriter) else []
-        return [*self._sealing, *active]
 
     def _leave(self, writer: SegmentWriter) -> None:
         """The active segment is full, or the engine closes: it gets no more records."""
@@ -566,11 +550,12 @@ class LogEngine:
             if writer.synced != writer.tail:
                 continue
             if not writer.footed:
-                writer.write_footer(self._durable + 1)
+                writer.write_footer()
                 if writer.synced != writer.tail:
                     continue
             writer.segment.sealed = True
             self._sealing.remove(writer)
+            self._log.writers.remove(writer)
             self._log.close_later(writer.file)
 
     # Background work
@@ -606,16 +591,20 @@ class LogEngine:
     def _next_job(self) -> Generator[int, None, None] | None:
         if self._tails:
             return self._copy_tails()
-        busy = {writer.handle for writer in self._writers()}
+        busy = {writer.handle for writer in self._log.writers}
         job = self._compactor.next_job(busy)
         if job is not None:
             return job
         for made in sorted(self._log.segments.values(), key=lambda s: s.number):
-            if made.sealed and not made.indexed and not made.damaged and made.handle not in busy:
+            if self._wants_snapshot(made) and made.handle not in busy:
                 return write_snapshot(self._log, made)
         if self._keydir.sweep(0):
             return self._sweep()
         return None
+
+    def _wants_snapshot(self, made: Segment) -> bool:
+        # Of a segment where nothing counts not even the header may be durable: a snapshot would vouch for it.
+        return made.sealed and made.end > DATA_START and not made.indexed and not made.damaged
 
     def _sweep(self) -> Generator[int, None, None]:
         """Drop the keys of retired spaces from the index."""
@@ -632,16 +621,18 @@ class LogEngine:
         try:
             while self._tails:
                 tail = self._tails[-1]
+                removals = tail.removals
                 file = log.files.open(tail.segment.path)
                 try:
                     for piece in walk(Reader(file), tail.segment.codec, tail.start, tail.stop):
                         if isinstance(piece, Run):
-                            yield len(piece.data) + target.copy(tail.segment, piece, 0)
+                            yield len(piece.data) + target.copy(
+                                tail.segment, piece, lambda entry: entry.offset in removals
+                            )
                 finally:
                     close_quietly(file)
                 self._tails.pop()
                 tail.segment.sealed = True
-                tail.segment.end = max(DATA_START, min(tail.start, tail.segment.end))
         except StorageFailed:
             raise
         except (StorageError, OSError):
@@ -658,7 +649,7 @@ class LogEngine:
     def statistics(self) -> Statistics:
         self._check_open()
         log = self._log
-        for writer in self._writers():
+        for writer in log.writers:
             writer.segment.size = writer.tail
         figures = [log.index.live(handle) for handle in log.segments]
         return Statistics(
@@ -709,7 +700,7 @@ class LogEngine:
             left -= made.size
             if left < 0 or self._failed is not None:
                 break
-            if made.sealed and not made.indexed and not made.damaged:
+            if self._wants_snapshot(made):
                 for step in write_snapshot(self._log, made):
                     if step == WAIT:
                         self.sync()
@@ -717,13 +708,14 @@ class LogEngine:
 
     def _close_files(self) -> None:
         log = self._log
-        for writer in self._writers():
+        for writer in log.writers:
             log.close_later(writer.file)
         log.close_files()
         self._closed = True
         self._fail("the engine is closed")
         self._writer = self._none
         self._sealing.clear()
+        log.writers.clear()
         # Reads end too. The maps go with the index.
         self._read = _closed_read
         self._keydir = log.index = cast(keydir.Keydir, _Closed())
@@ -803,6 +795,12 @@ def _check_format(files: Files, directory: str) -> None:
         if int(version) > _FORMAT_VERSION:
             raise WrongFormat(f"{path}: version {int(version)}, this one reads up to {_FORMAT_VERSION}")
         return
+    # Names above first: who finds a FORMAT file believes that the way to it is durable.
+    above = directory.rstrip("/")
+    while "/" in above:
+        above = above.rpartition("/")[0]
+        with suppress(PermissionError):
+            files.sync_directory(above or "/")
     temporary = f"{path}.tmp"
     if files.exists(temporary):
         files.remove(temporary)
@@ -814,5 +812,3 @@ def _check_format(files: Files, directory: str) -> None:
         close_quietly(made)
     files.rename(temporary, path)
     files.sync_directory(directory)
-    with suppress(OSError):
-        files.sync_directory(directory.rstrip("/").rpartition("/")[0] or ".")

@@ -67,6 +67,9 @@ class Log:
 
     Attributes:
         segments: By keydir handle.
+        writers: Of all segments that are still written or sealed. Every sync round covers all of them, so a
+            later segment with a mark or footer proves that the headers of all earlier ones are durable.
+        loose: Other files to sync.
         leaving: Files deleted, but not durably: after a power cut they may be back.
         losses: How often something was found unreadable or given up.
     """
@@ -81,6 +84,7 @@ class Log:
         self.index = index
         self.segments: dict[int, Segment] = {}
         self.system: dict[bytes, SystemValue] = {}
+        self.run = int.from_bytes(entropy.random_bytes(4), "little")
         self.number_next = 1
         self.seq_next = 1
         self.foreign = 0
@@ -90,11 +94,13 @@ class Log:
         self.corrupt_records = 0
         self.corrupt_bytes = 0
         self.torn_bytes = 0
+        self.writers: list[SegmentWriter] = []
         self.loose: dict[str, File] = {}
         self.directory_changed = False
         self.begun_rounds = 0
         self.finished_rounds = 0
         self._retired_files: list[File] = []
+        self._covered: list[SegmentWriter] = []
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}"
@@ -113,13 +119,14 @@ class Log:
         """The first round that begins after now."""
         return self.begun_rounds + 1
 
-    def begin_round(self, more: list[File]) -> Callable[[], None] | None:
-        """What must run to make ``more``, all loose files and the directory durable; None when there is
-        nothing.
-        """
-        if not more and not self.loose and not self.directory_changed:
+    def begin_round(self) -> Callable[[], None] | None:
+        """What must run to make everything handed over durable; None when there is nothing."""
+        self._covered = [writer for writer in self.writers if writer.tail != writer.synced]
+        if not self._covered and not self.loose and not self.directory_changed:
             return None
-        targets = [*more, *self.loose.values()]
+        for writer in self._covered:
+            writer.pending = writer.tail
+        targets = [*(writer.file for writer in self._covered), *self.loose.values()]
         directory = self.directory if self.directory_changed else None
         self.loose.clear()
         self.directory_changed = False
@@ -135,11 +142,14 @@ class Log:
 
         return run
 
-    def finish_round(self) -> None:
-        """The round that began last has succeeded."""
+    def finish_round(self) -> list[SegmentWriter]:
+        """The round that began last has succeeded; returns the writers it covered."""
         self.finished_rounds = self.begun_rounds
+        for writer in self._covered:
+            writer.synced = writer.pending
         self.leaving = [round_ for round_ in self.leaving if round_ > self.finished_rounds]
         self.close_files()
+        return self._covered
 
     def close_later(self, file: File) -> None:
         """Close a file once no sync can be using it."""
@@ -215,7 +225,6 @@ class SegmentWriter:
 
     __slots__ = (
         "codec",
-        "durable_seq",
         "encode",
         "file",
         "footed",
@@ -245,7 +254,6 @@ class SegmentWriter:
         self.pending = 0
         self.limit = -1
         self.mark_due = False
-        self.durable_seq = 0
         self.footed = False
 
     @classmethod
@@ -257,13 +265,14 @@ class SegmentWriter:
                 the disk allows.
         """
         number = log.number_next
-        previous, previous_end = log.last_log()
+        previous, previous_end = log.last_log() if kind == LOG else (0, 0)
         header = SegmentHeader(
             number,
             log.entropy.random_bytes(16),
             log.clock.wall_ms(),
             log.seq_next,
             kind,
+            log.run,
             previous,
             previous_end,
         )
@@ -285,7 +294,9 @@ class SegmentWriter:
                 raise StorageFull(f"no room for a new segment: {error}") from error
             raise StorageError(f"cannot make a new segment: {error}") from error
         log.directory_changed = True
-        return cls(log, file, made, room)
+        writer = cls(log, file, made, room)
+        log.writers.append(writer)
+        return writer
 
     def append(self, data: bytes) -> None:
         """Write ``data`` at the tail, whole or not at all. The tail is moved by the caller, when the index
@@ -321,7 +332,7 @@ class SegmentWriter:
         copy more.
         """
         self.mark_due = False
-        mark = encode_mark(self.codec, self.tail, self.log.seq_next, self.synced, self.durable_seq)
+        mark = encode_mark(self.codec, self.tail, self.log.seq_next, self.synced)
         try:
             self.append(mark)
         except StorageFailed:
@@ -330,11 +341,11 @@ class SegmentWriter:
             return
         self.tail += MARK_BYTES
 
-    def write_footer(self, durable_seq: int) -> None:
+    def write_footer(self) -> None:
         """Close the segment's records; call when all of it is durable. Best effort, like a mark."""
         self.footed = True
         made = self.segment
-        footer = Footer(made.header, made.records, made.seq_min, made.seq_max, durable_seq)
+        footer = Footer(made.header, made.records, made.seq_min, made.seq_max)
         data = encode_footer(self.codec, self.tail, self.log.seq_next, footer)
         with suppress(StorageError):
             self.append(data)

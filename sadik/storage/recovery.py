@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sadik.env.files import File
@@ -50,6 +50,7 @@ from sadik.storage.segment_file import (
 from sadik.storage.snapshot import Snapshot, load_snapshot
 
 _ORDINARY: Final = bytes((0, segment.FLAG_DEAD))
+_REMOVAL: Final = 2
 ACCEPTED_LOSS: Final = b"\0accepted-loss"
 
 
@@ -65,12 +66,17 @@ class Hole:
 
 @dataclass(slots=True)
 class Tail:
-    """Readable records behind the proven part of a segment."""
+    """Readable records behind the proven part of a segment.
+
+    Attributes:
+        removals: Offsets of the removal records that no proven segment has too.
+    """
 
     segment: Segment
     start: int
     stop: int
     pieces: list[bytes]
+    removals: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -78,7 +84,10 @@ class Recovery:
     """What is known while a directory is opened.
 
     Attributes:
-        durable_seq: Every record of a LOG segment below this number was made durable once.
+        proven_runs: Runs of those segments read so far that are known to have been synced.
+        runs: The run that made each segment, by number.
+        headless: Number and bytes of files without a header; whether they are rot for sure; the proven runs
+            of later segments.
         claims: For a LOG segment's number, what the next one says: (how many bytes of it count, first number
             after it).
         doubt_seq: Keys whose newest number is smaller may have had a newer one that is unreadable.
@@ -86,7 +95,9 @@ class Recovery:
     """
 
     log: Log
-    durable_seq: int = 0
+    proven_runs: set[int] = field(default_factory=set)
+    runs: dict[int, int] = field(default_factory=dict)
+    headless: list[tuple[int, int, bool, frozenset[int]]] = field(default_factory=list)
     claims: dict[int, tuple[int, int]] = field(default_factory=dict)
     doubt_seq: int = 0
     doubt_all: bool = False
@@ -113,10 +124,14 @@ class Recovery:
                 self._open(number)
         except OSError as error:
             raise StorageError(f"{log.directory} cannot be read: {error}") from error
+        self._judge_headless()
         log.number_next = max(numbers, default=0) + 1
         # Proven records first: of two copies of one record the first met stays.
         for tail in self.tails:
             self._take(tail.segment, tail.pieces)
+        for tail in self.tails:
+            # Only while removals are still in the index can it tell which of two copies counts.
+            tail.removals = self._own_removals(tail)
         log.seq_next = self.seq_max + 1 + self.lost_bytes // segment.RECORD_HEADER_BYTES
         log.index.settle()
         self._load_system()
@@ -134,17 +149,21 @@ class Recovery:
             snapshot = load_snapshot(log, number)
             header = self._header(reader, size, snapshot)
             if header is None:
-                self._headless(file, number, size)
+                self._headless(file, number, size, reader)
                 return
+            self.runs[number] = header.run
+            # A file under another's name is as good as under its own, because numbers in records decide and
+            # not names; but what others say of that name is not about it.
+            claim = self.claims.get(number) if header.number == number and header.kind == LOG else None
             if header.number != number:
-                # A file under another's name is as good as under its own: numbers in records decide, not
-                # names.
-                header = SegmentHeader(number, header.salt, header.created_ms, header.seq_first, header.kind)
+                header = replace(header, number=number, previous=0, previous_end=0)
             made = log.attach(file, header, room=size, size=size)
             self.seq_max = max(self.seq_max, header.seq_first - 1)
-            self._index(made, reader, snapshot)
-            if header.kind == LOG and header.previous:
-                self.claims[header.previous] = (header.previous_end, header.seq_first)
+            if self._index(made, reader, snapshot, claim):
+                # Synced after it was made, so all that was there when it was made is durable.
+                self.proven_runs.add(header.run)
+                if header.kind == LOG and header.previous_end > DATA_START:
+                    self.claims[header.previous] = (header.previous_end, header.seq_first)
         finally:
             close_quietly(file)
 
@@ -161,23 +180,28 @@ class Recovery:
                 return SegmentHeader.decode(copy)
         return snapshot.header if snapshot is not None else None
 
-    def _headless(self, file: File, number: int, size: int) -> None:
-        """A file whose salt is lost: none of its records can be read."""
-        log = self.log
-        front = file.read_at(DATA_START, 0)
-        if size <= DATA_START:
+    def _headless(self, file: File, number: int, size: int, reader: Reader) -> None:
+        """A file whose salt is lost: none of its records can be read. What that means is known at the end."""
+        if size <= DATA_START and not reader.failed:
             # It never got as far as a record.
-            log.files.remove(file.path)
-            log.directory_changed = True
+            self.log.files.remove(file.path)
+            self.log.directory_changed = True
             return
         self.lost_bytes += size
-        log.foreign += 1
-        if not any(front) and number not in self.claims:
-            # The first page of a new file that no sync ever reached.
-            log.torn_bytes += size
-            return
-        log.damage(Damage(number, 0, size, "the segment's header is unreadable"))
-        self.doubt_all = True
+        sure = bool(reader.failed) or number in self.claims
+        self.headless.append((number, size, sure, frozenset(self.proven_runs)))
+
+    def _judge_headless(self) -> None:
+        """A file without a header is rot if a sync has succeeded after it was made, else what a crash may leave."""
+        log = self.log
+        for number, size, sure, proven_later in self.headless:
+            same_run = any(run in proven_later for before, run in self.runs.items() if before < number)
+            if sure or same_run:
+                log.foreign += 1
+                log.damage(Damage(number, 0, size, "the segment's header is unreadable"))
+                self.doubt_all = True
+            else:
+                log.torn_bytes += size
 
     def _footer(self, made: Segment, reader: Reader) -> Footer | None:
         start = made.size - FOOTER_BYTES
@@ -193,16 +217,17 @@ class Recovery:
         self.seq_max = max(self.seq_max, record.seq - 1)
         return footer if footer.header.salt == made.header.salt else None
 
-    def _index(self, made: Segment, reader: Reader, snapshot: Snapshot | None) -> None:
+    def _index(
+        self, made: Segment, reader: Reader, snapshot: Snapshot | None, claim: tuple[int, int] | None
+    ) -> bool:
+        """Take in all records of a segment; returns whether it is known to have been synced."""
         footer = self._footer(made, reader)
         proven = 0
         seq_after: int | None = None
         if footer is not None:
             proven = made.end = made.size - FOOTER_BYTES
-            self.durable_seq = max(self.durable_seq, footer.durable_seq)
             seq_after = footer.seq_max + 1
-        claim = self.claims.get(made.number) if made.header.kind == LOG else None
-        if footer is None and claim is not None and self.durable_seq >= claim[1]:
+        if footer is None and claim is not None:
             proven, seq_after = claim
         start = DATA_START
         if (
@@ -221,10 +246,10 @@ class Recovery:
         if made.size < proven:
             self._missing(made, proven, scan.seq_next, seq_after, covered=start >= proven)
         if scan.held:
-            self.tails.append(Tail(made, max(proven, start, DATA_START), made.end, scan.held))
-        else:
-            made.sealed = True
-            made.end = min(made.end, max(proven, DATA_START))
+            self.tails.append(Tail(made, max(proven, DATA_START), made.end, scan.held))
+        made.sealed = not scan.held
+        made.end = min(made.end, max(proven, DATA_START))
+        return proven > 0
 
     def _missing(self, made: Segment, proven: int, low: int, high: int | None, *, covered: bool) -> None:
         """A durable file that has become shorter. With a snapshot its keys are known, and reading them
@@ -284,6 +309,16 @@ class Recovery:
                     self.log.system[entry.digest] = SystemValue(
                         entry.seq, made.handle, entry.offset, entry.length, b"", value
                     )
+
+    def _own_removals(self, tail: Tail) -> set[int]:
+        found = set()
+        for entries in tail.pieces:
+            mask = self.log.index.select(tail.segment.handle, entries)
+            at = mask.find(_REMOVAL)
+            while at >= 0:
+                found.add(unpack_entry(entries, at).offset)
+                at = mask.find(_REMOVAL, at + 1)
+        return found
 
     def _load_system(self) -> None:
         """Read the newest value of each name of the system table."""
@@ -351,9 +386,7 @@ class _Scan:
         self._settle()
 
     def _prove(self, scan: segment.Scan) -> None:
-        recovery = self.recovery
         self.proven = max(self.proven, scan.durable)
-        recovery.durable_seq = max(recovery.durable_seq, scan.durable_seq)
         if scan.footer >= 0:
             # Something follows the footer, or the last bytes would have been it: nobody appends to a sealed
             # segment.

@@ -30,14 +30,14 @@ DATA_START: Final = 2 * HEADER_BYTES
 CHUNK_BYTES: Final = 1 << 18
 _BLOCK_BYTES: Final = 4096
 _MAGIC: Final = b"SADIKSEG"
-# magic, version, header bytes, number, salt, created ms, first seq, kind, previous number, previous end; then
+# magic, version, kind, number, salt, created ms, first seq, run, previous number, previous end; then
 # the CRC.
 _HEADER: Final = struct.Struct("<8sHHI16sQQIII")
 _CRC: Final = struct.Struct("<I")
-_FOOTER: Final = struct.Struct("<QQQQ")
+_FOOTER: Final = struct.Struct("<QQQ")
 FOOTER_VALUE_BYTES: Final = HEADER_BYTES + _FOOTER.size
 FOOTER_BYTES: Final = segment.RECORD_HEADER_BYTES + FOOTER_VALUE_BYTES
-_MARK: Final = struct.Struct("<QQ")
+_MARK: Final = struct.Struct("<Q")
 MARK_BYTES: Final = segment.RECORD_HEADER_BYTES + _MARK.size
 _NO_DIGEST: Final = bytes(16)
 
@@ -49,6 +49,7 @@ class SegmentHeader:
     Attributes:
         salt: 16 random bytes that every record's CRC covers.
         seq_first: A LOG segment holds no smaller sequence number; a COPY holds none as great.
+        run: A random number of the engine's run that made it.
         previous: Number of the LOG segment before this one, 0 when there is none.
         previous_end: How many bytes of that one count; what lies behind was lost in a crash or never written.
     """
@@ -58,6 +59,7 @@ class SegmentHeader:
     created_ms: int
     seq_first: int
     kind: int
+    run: int
     previous: int = 0
     previous_end: int = 0
 
@@ -66,12 +68,12 @@ class SegmentHeader:
         head = _HEADER.pack(
             _MAGIC,
             FORMAT_VERSION,
-            HEADER_BYTES,
+            self.kind,
             self.number,
             self.salt,
             self.created_ms,
             self.seq_first,
-            self.kind,
+            self.run,
             self.previous,
             self.previous_end,
         )
@@ -91,14 +93,14 @@ class SegmentHeader:
         (crc,) = _CRC.unpack_from(data, _HEADER.size)
         if head[:8] != _MAGIC or crc != segment.crc32c(head):
             raise CorruptRecord("the segment header fails its check")
-        _, version, _, number, salt, created_ms, seq_first, kind, previous, previous_end = _HEADER.unpack(
+        _, version, kind, number, salt, created_ms, seq_first, run, previous, previous_end = _HEADER.unpack(
             head
         )
         if version > FORMAT_VERSION:
             raise WrongFormat(
                 f"segment {number} has format {version}, this version reads up to {FORMAT_VERSION}"
             )
-        return cls(number, salt, created_ms, seq_first, kind, previous, previous_end)
+        return cls(number, salt, created_ms, seq_first, kind, run, previous, previous_end)
 
 
 class Footer(NamedTuple):
@@ -108,14 +110,11 @@ class Footer(NamedTuple):
     records: int
     seq_min: int
     seq_max: int
-    durable_seq: int
 
 
 def encode_footer(codec: segment.Codec, offset: int, seq_next: int, footer: Footer) -> bytes:
     """The footer record for ``offset``; ``seq_next`` is greater than every number in the segment."""
-    value = footer.header.encode() + _FOOTER.pack(
-        footer.records, footer.seq_min, footer.seq_max, footer.durable_seq
-    )
+    value = footer.header.encode() + _FOOTER.pack(footer.records, footer.seq_min, footer.seq_max)
     return codec.encode(offset, seq_next, _NO_DIGEST, b"", value, 0, segment.FLAG_FOOTER)
 
 
@@ -130,12 +129,9 @@ def decode_footer(value: bytes) -> Footer:
     return Footer(SegmentHeader.decode(value[:HEADER_BYTES]), *_FOOTER.unpack_from(value, HEADER_BYTES))
 
 
-def encode_mark(codec: segment.Codec, offset: int, seq_next: int, durable: int, durable_seq: int) -> bytes:
-    """A record that says: a sync has succeeded, this file is durable up to ``durable``, and so is every
-    record of the log with a sequence number below ``durable_seq``."""
-    return codec.encode(
-        offset, seq_next, _NO_DIGEST, b"", _MARK.pack(durable, durable_seq), 0, segment.FLAG_MARK
-    )
+def encode_mark(codec: segment.Codec, offset: int, seq_next: int, durable: int) -> bytes:
+    """A record that says: a sync has succeeded, and this file is durable up to ``durable``."""
+    return codec.encode(offset, seq_next, _NO_DIGEST, b"", _MARK.pack(durable), 0, segment.FLAG_MARK)
 
 
 _ENTRY: Final = struct.Struct("<16sQIIIB3x")

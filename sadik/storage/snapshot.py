@@ -109,8 +109,6 @@ def write_snapshot(log: Log, source: Segment) -> Generator[int, None, None]:
     sync round.
 
     A segment that turns out to be damaged gets none: what is wrong with it must be found again at each open.
-    On OSError the temporary file is left for the next open to remove; opening is slower without the snapshot,
-    never wrong.
     """
     temporary = log.path(index_name(source.number) + TEMPORARY_SUFFIX)
     file: File | None = None
@@ -145,6 +143,9 @@ def write_snapshot(log: Log, source: Segment) -> Generator[int, None, None]:
         log.files.rename(temporary, log.path(index_name(source.number)))
         log.directory_changed = True
     except OSError:
+        # No room, or a disk that refuses: without a snapshot this segment is read at the next open.
+        with suppress(OSError):
+            log.files.remove(temporary)
         return
     finally:
         source.indexed = True
@@ -153,9 +154,6 @@ def write_snapshot(log: Log, source: Segment) -> Generator[int, None, None]:
         if file is not None:
             log.loose.pop(temporary, None)
             log.close_later(file)
-            with suppress(OSError):
-                if log.files.exists(temporary):
-                    log.files.remove(temporary)
 
 
 def _sound(piece: Run | Gap, reader: Reader) -> bool:

@@ -45,7 +45,6 @@ class Scan(NamedTuple):
         reason: ``END``: all was read. ``MORE``: give at least ``need`` bytes from ``stop`` on. ``BROKEN``: no
             sound header at ``stop``.
         durable: Greatest durable offset that a mark states, 0 when there is no mark.
-        durable_seq: Likewise the sequence number below which every record of the log is durable.
         footer: Offset of the footer, -1 when there is none.
         seq_first: Sequence number of the first record, 0 when there is no record.
         seq_next: One more than that of the last record; that of the last one itself when it is a mark or
@@ -57,7 +56,6 @@ class Scan(NamedTuple):
     reason: int
     need: int
     durable: int
-    durable_seq: int
     footer: int
     seq_first: int
     seq_next: int

@@ -213,7 +213,9 @@ class Keydir:
             if flags & FLAG_SYSTEM:
                 mark = 3
             elif flags & FLAG_REMOVED:
-                mark = 2 if key is None or key.seq <= seq else 0
+                mark = (
+                    2 if key is None or key.seq < seq or (key.segment, key.offset) == (segment, offset) else 0
+                )
             elif key is not None and (key.segment, key.offset, key.seq) == (segment, offset, seq):
                 if key.space in self._retired:
                     self._forget(digest)

@@ -39,7 +39,6 @@ class Scan(NamedTuple):
     reason: int
     need: int
     durable: int
-    durable_seq: int
     footer: int
     seq_first: int
     seq_next: int
@@ -240,7 +239,7 @@ class Codec:
             raise ValueError("the data reaches beyond the end")
         entries = []
         stop, reason, need = base, END, 0
-        durable = durable_seq = seq_first = seq_next = 0
+        durable = seq_first = seq_next = 0
         footer = -1
         while stop != end:
             room = base + len(seen) - stop
@@ -265,14 +264,14 @@ class Codec:
                 seq_next = header.seq
                 if sound and header.flags & FLAG_FOOTER:
                     footer = stop
-                elif sound and len(value) == 16:
-                    durable, durable_seq = struct.unpack("<QQ", value)
+                elif sound and len(value) == 8:
+                    (durable,) = struct.unpack("<Q", value)
             else:
                 seq_next = header.seq + 1
                 flags = header.flags if sound else header.flags | FLAG_UNREADABLE
                 entries.append(_ENTRY.pack(header.digest, header.seq, stop, length, header.space, flags))
             stop += length
-        return Scan(b"".join(entries), stop, reason, need, durable, durable_seq, footer, seq_first, seq_next)
+        return Scan(b"".join(entries), stop, reason, need, durable, footer, seq_first, seq_next)
 
     def find(self, data: Buffer, base: int, start: int) -> int:
         seen = bytes(data)
