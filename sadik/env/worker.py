@@ -11,6 +11,9 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+Mutex = threading.Lock
+"""What guards state shared with a worker's callable; uncontended it costs some 50 ns."""
+
 Work = Callable[[], None]
 Done = Callable[[OSError | None], None]
 

@@ -18,13 +18,13 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Final, TypeVar
 from zlib import crc32
 
 from sadik.env.files import Files, Lock, SystemFiles
+from sadik.env.worker import Mutex
 from sadik.errors import DirectoryLocked, StorageError, StorageFailed, StorageFull, WrongFormat
 from sadik.kernels import segment
 from sadik.storage.engine import DIGEST_BYTES, Entry, Statistics, SyncRequest
@@ -72,7 +72,7 @@ class LmdbEngine(RecordEngine):
         self._map_bytes: int = environment.info()["map_size"]
         self._map_bytes_max = map_bytes_max
         # Growing the map moves it, which must not happen under a sync that runs on another thread.
-        self._map_lock = threading.Lock()
+        self._map_lock = Mutex()
         self._corrupt: dict[bytes, int] = {}
         self._check_format()
         self._records = environment.open_db(b"records")
