@@ -140,6 +140,6 @@ ROWS: Final = (
     Command("sadik.get", -2, _READ, 1, 1, 1, _GROUP, "0.1.0", "All values, and their context.", get),
     Command("sadik.put", -4, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Writes with a context.", put),
     Command("sadik.del", -3, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Deletes with a context.", delete),
-    Command("sadik.explain", 2, ("readonly",), 0, 0, 0, _GROUP, "0.1.0", "Where a key lives.", explain),
+    Command("sadik.explain", 2, ("readonly",), 1, 1, 1, _GROUP, "0.1.0", "Where a key lives.", explain),
     Command("sadik.use", 2, ("fast",), 0, 0, 0, _GROUP, "0.1.0", "Uses another bucket.", use),
 )
