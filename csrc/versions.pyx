@@ -540,7 +540,8 @@ def keep_newest(data):
         PyBuffer_Release(&view)
 
 
-def prune(data, horizon):
+cdef bytes pruned(object data, object horizon, bint keep_tombstones):
+    """Without entries that have no value and are older than `horizon`, and without older tombstones unless kept."""
     cdef uint64_t oldest = as_uint64(horizon, "horizon")
     cdef Py_buffer view
     cdef Set source
@@ -564,7 +565,9 @@ def prune(data, horizon):
                 head = source.heads + cursor * HEAD_BYTES
                 if actor_of(head) != actor_of(entry):
                     break
-                keep[cursor] = not flags_of(head) & FLAG_TOMBSTONE or stamp_of(head) >= oldest
+                keep[cursor] = (
+                    keep_tombstones or not flags_of(head) & FLAG_TOMBSTONE or stamp_of(head) >= oldest
+                )
                 if keep[cursor]:
                     valued = True
                     kept += 1
@@ -579,6 +582,14 @@ def prune(data, horizon):
         PyMem_Free(entries)
         PyMem_Free(keep)
         PyBuffer_Release(&view)
+
+
+def prune(data, horizon):
+    return pruned(data, horizon, False)
+
+
+def forget(data, horizon):
+    return pruned(data, horizon, True)
 
 
 # ---- merge ---------------------------------------------------------------------------------------------------------

@@ -258,6 +258,33 @@ def test_prune_of_an_old_delete_leaves_nothing(twin: Any) -> None:
     assert twin.prune(data, 10) == b""
 
 
+@given(sets, floors)
+def test_forgetting_drops_bare_entries_and_nothing_else(data: bytes, horizon: int) -> None:
+    """Values and tombstones stay with the entries they need; whatever was forgotten was old and bare."""
+    forgotten = same("forget", data, horizon)
+    entries, values = native.decode(data)
+    left = native.context(forgotten)
+    assert native.decode(forgotten)[1] == values
+    assert set(left) <= set(entries)
+    valued = {value.actor for value in values}
+    assert set(entries) - set(left) == {
+        (actor, seen) for actor, seen in entries if actor not in valued and seen < horizon
+    }
+    assert native.forget(forgotten, horizon) == forgotten
+    # Pruning is forgetting, and letting go of old tombstones before it.
+    assert native.forget(native.prune(data, horizon), horizon) == native.prune(data, horizon)
+
+
+@TWINS
+def test_key_written_by_a_thousand_runs_stays_small_where_that_is_safe(twin: Any) -> None:
+    """Each run is an actor; without forgetting the 65th could not write any more."""
+    data = b""
+    for run in range(1, 1001):
+        covered = twin.discard(data, twin.context(data))
+        data = twin.event(twin.forget(covered, UINT64_MAX), (), run, run, payload=b"x")
+    assert twin.context(data) == [(1000, 1000)]
+
+
 @TWINS
 def test_event_needs_a_stamp_above_all_it_knows(twin: Any) -> None:
     """A dot that could exist already must never be minted: the one rule whose breach loses writes (Riak
@@ -383,6 +410,7 @@ def test_merge_gives_back_the_side_that_already_is_the_result() -> None:
     assert native.merge(bytearray(new), old) == new
     assert type(native.merge(bytearray(new), old)) is bytes
     assert native.prune(new, 0) is new
+    assert native.forget(new, 0) is new
     assert native.keep_newest(new) is new
 
 

@@ -39,7 +39,7 @@ values with stamp <= floor do not exist for a reader (FLUSHDB). A value is expir
 ``expires_at_ms`` on. Every function that takes encoded sets raises ``CorruptRecord`` when the bytes are not a
 valid set, before reading beyond them, and ``InvalidRequest`` for numbers out of range and entries out of
 order. All cost one pass over entries and heads, plus the copy of what they return; what ``merge``,
-``keep_newest`` and ``prune`` leave as it is comes back as the object that was given, if that is ``bytes``.
+``keep_newest``, ``prune`` and ``forget`` leave as it is comes back as the object that was given, if that is ``bytes``.
 """
 
 from collections.abc import Sequence
@@ -139,7 +139,8 @@ def event(
     """``current`` after a write: what ``covers`` covers goes, ``seen`` rises to it, the new value joins.
 
     ``covers=None`` covers everything in ``current``; ``()`` covers nothing, so the new value becomes a
-    sibling. Entries stay, with or without values: dropping them is ``prune``'s part.
+    sibling. Entries stay, with or without values: dropping them is ``forget``'s and ``prune``'s
+    part.
 
     Raises:
         InvalidRequest: ``stamp`` is not greater than every stamp in ``current`` and ``covers``, or a
@@ -174,6 +175,15 @@ def prune(data: Buffer, horizon: int) -> bytes:
 
     ``b""`` when nothing is left.
     Safe only when no replica can still come back with what is forgotten here; ten days by default.
+    """
+
+def forget(data: Buffer, horizon: int) -> bytes:
+    """Drop entries without values with seen < ``horizon``; tombstones stay, as values do.
+
+    What keeps a key writable that many runs of one node have written: each run is an actor, and its entry
+    outlives its values.
+    Safe only where no other copy holds a value below ``horizon``: on a node that is alone in its cluster
+    nothing does, elsewhere as for ``prune``.
     """
 
 def context(data: Buffer) -> list[tuple[int, int]]:

@@ -245,6 +245,13 @@ def prune(data: Buffer, horizon: int) -> bytes:
     return packed([(actor, seen) for actor, seen in entries if actor in valued or seen >= horizon], kept)
 
 
+def forget(data: Buffer, horizon: int) -> bytes:
+    check_uint64(horizon)
+    entries, values = decode(data)
+    valued = {value.actor for value in values}
+    return packed([(actor, seen) for actor, seen in entries if actor in valued or seen >= horizon], values)
+
+
 def context(data: Buffer) -> list[tuple[int, int]]:
     return decode(data)[0]
 
