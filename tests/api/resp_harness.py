@@ -36,6 +36,7 @@ class Mint:
     """Stamps that rise from the wall clock it is shown."""
 
     actor = ACTOR
+    horizon = 0
 
     def __init__(self) -> None:
         self.last = 0
