@@ -621,14 +621,11 @@ class LogEngine:
         try:
             while self._tails:
                 tail = self._tails[-1]
-                removals = tail.removals
                 file = log.files.open(tail.segment.path)
                 try:
                     for piece in walk(Reader(file), tail.segment.codec, tail.start, tail.stop):
                         if isinstance(piece, Run):
-                            yield len(piece.data) + target.copy(
-                                tail.segment, piece, lambda entry: entry.offset in removals
-                            )
+                            yield len(piece.data) + target.copy(tail.segment, piece, tail.hides)
                 finally:
                     close_quietly(file)
                 self._tails.pop()

@@ -37,6 +37,7 @@ from sadik.storage.segment_file import (
     TEMPORARY_SUFFIX,
     Footer,
     Gap,
+    IndexEntry,
     Reader,
     Segment,
     SegmentHeader,
@@ -77,6 +78,10 @@ class Tail:
     stop: int
     pieces: list[bytes]
     removals: set[int] = field(default_factory=set)
+
+    def hides(self, entry: IndexEntry) -> bool:
+        """Whether this removal record must be kept."""
+        return entry.offset in self.removals
 
 
 @dataclass(slots=True)

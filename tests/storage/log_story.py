@@ -1,4 +1,6 @@
-"""A seeded story of a log engine on a simulated disk, and what must hold after its process or its machine died in it."""
+"""A seeded story of a log engine on a simulated disk, and what must hold after its process or its machine
+died in it.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +158,9 @@ class Story:
 
 
 def run_until_death(story: Story, steps: int) -> bool:
-    """Run; True when the process died on the way, False when it came to the end. The engine is left as it is."""
+    """Run; True when the process died on the way, False when it came to the end. The engine is left as it
+    is.
+    """
     with suppress(CrashPoint):
         story.open()
         story.run(steps)
