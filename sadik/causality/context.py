@@ -53,9 +53,7 @@ def context_key(cluster_id: str) -> bytes:
     return blake3(cluster_id.encode(), derive_key_context=KEY_PURPOSE).digest()
 
 
-def encode_context(
-    entries: versions.Entries, digest: bytes, key: bytes, *, hint: int | None = None
-) -> bytes:
+def encode_context(entries: versions.Entries, digest: bytes, key: bytes, *, hint: int | None = None) -> bytes:
     """A context as text, ``b""`` for no entries.
 
     Of more than ENTRIES_MAX entries those of the greatest stamps are kept: covering less can make a

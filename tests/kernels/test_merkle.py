@@ -18,9 +18,7 @@ from sadik.kernels.reference import merkle as reference
 TWINS = pytest.mark.parametrize("twin", [native, reference], ids=["native", "reference"])
 
 digests = st.binary(min_size=16, max_size=16)
-fingerprints = st.one_of(
-    st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1])
-)
+fingerprints = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2**63 - 1, 2**63, 2**64 - 1]))
 shapes = st.integers(1, 12).flatmap(lambda bits: st.tuples(st.just(bits), st.integers(0, 128 - bits)))
 
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 
 import sadik
 from sadik.api.resp.admin import default_settings
+from sadik.api.resp.connection_commands import REDIS_VERSION
 from sadik.api.resp.instruments import RespInstruments
+from sadik.api.resp.keys import NUMBERED_BUCKETS
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
 from sadik.node.coordinator.service import Coordinator
-
-REDIS_VERSION = "7.2.4"
-"""What clients gate features on; the last Redis under its old licence, which Valkey reports as well."""
-
-DATABASES = 16
 
 
 @dataclass(slots=True)
@@ -37,12 +34,13 @@ def settings(config: NodeConfig) -> dict[str, str]:
         "appendfsync": {"always": "always", "interval": "everysec", "never": "no"}[config.storage.sync],
         "appendonly": "no" if config.storage.engine == "memory" else "yes",
         "bind": config.resp.listen.host,
-        "databases": str(DATABASES),
+        "databases": str(NUMBERED_BUCKETS),
         "dir": os.path.abspath(config.data_directory),
         "maxclients": str(config.resp.connections_max),
         "port": str(config.resp.listen.port),
         "proto-max-bulk-len": str(config.resp.bulk_bytes_max),
         "timeout": str(config.resp.idle_timeout_ms // 1000),
+        "value_bytes_max": str(config.limits.value_bytes_max),
     }
 
 
@@ -54,7 +52,7 @@ def sections(
     uptime_s = max(0, (clock.wall_ms() - facts.started_ms) // 1000)
     used = resident_bytes()
     keyspace: dict[str, str | int] = {}
-    for database in range(DATABASES):
+    for database in range(NUMBERED_BUCKETS):
         keys = coordinator.count(str(database).encode())
         if keys:
             keyspace[f"db{database}"] = f"keys={keys},expires=0,avg_ttl=0"

@@ -100,7 +100,7 @@ class Coordinator:
         ttl_ms = options.ttl_ms if options.ttl_ms is not None else self.properties(bucket).ttl_ms
         expires_at_ms = -1 if ttl_ms is None else self._clock.wall_ms() + ttl_ms
         record.put(payload, expires_at_ms, metadata=metadata, covers=self._covers(context, record))
-        return await self._store(record, options)
+        return await self._store(record, options, own=1)
 
     async def delete(
         self, bucket: bytes, key: bytes, *, context: bytes | None, options: Options
@@ -109,13 +109,14 @@ class Coordinator:
         self.check_options(bucket, options)
         record = self.record(bucket, key)
         record.delete(covers=self._covers(context, record))
-        return await self._store(record, options)
+        return await self._store(record, options, own=0)
 
-    async def _store(self, record: Record, options: Options) -> WriteOutcome:
+    async def _store(self, record: Record, options: Options, *, own: int) -> WriteOutcome:
         self.check_limits(record)
         ticket = self.vnodes.commit([record])
         await self._durable(ticket, options)
-        return WriteOutcome(self.context_after_write(record))
+        # A context must not cover what its client never saw: with other living siblings there is none.
+        return WriteOutcome(None if len(record.siblings()) > own else self.encode_context(record))
 
     async def _durable(self, ticket: int, options: Options) -> None:
         if not self.sync.pending(ticket):
@@ -172,12 +173,6 @@ class Coordinator:
             raise LimitReached(
                 f"more than {limit} siblings would remain; read the key and write with its context"
             )
-
-    def context_after_write(self, record: Record) -> bytes | None:
-        """The record's context, or None where it covers values that the writer never saw."""
-        if len(versions.decode(record.stored)[1]) > 1:
-            return None
-        return self.encode_context(record)
 
     def encode_context(self, record: Record) -> bytes:
         """The opaque context of all that ``record`` knows, ``b""`` when that is nothing."""
@@ -336,6 +331,9 @@ class Coordinator:
             "cluster_id": self._birth.cluster_id,
             "actor": f"{self.vnodes.actor:016x}",
             "ready": self.ready(),
+            "zone": self._config.zone,
+            "host": self._config.host_label or self._birth.node_id,
+            "peer": str(self._config.advertise or self._config.peer),
             "partitions": self._birth.partitions,
             "hash": self._birth.hash,
             "engine": statistics.engine,

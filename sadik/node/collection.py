@@ -1,0 +1,119 @@
+"""Collection: what nobody can miss any more is taken out of version sets, a page of keys at a time.
+
+* An expired value goes once it has expired: every replica hides it from that moment by the same rule, and its
+  entry (``seen``) stays, so a replica that still holds it cannot bring it back.
+* Either stays while it hides an older sibling: RESP shows the newest value, and what a newer one has hidden
+  must not come into sight again.
+* A value below its bucket's truncation stamp (FLUSHDB) goes.
+* A tombstone goes after the horizon, an entry without values when no other copy can hold what it covers.
+* A key with nothing left is removed from the engine.
+
+Each step reads a page in digest order, decides by a pure function, and writes what changed as one batch.
+"""
+
+from __future__ import annotations
+
+from sadik.env.clock import Clock
+from sadik.ids import stamp_at
+from sadik.kernels import versions
+from sadik.node.vnode import Vnodes
+from sadik.storage.engine import Entry
+
+_PAGE_KEYS = 128
+_LAST = b"\xff" * 16
+
+
+def collect(stored: bytes, *, floor: int, now_ms: int, tombstone_horizon: int, entry_horizon: int) -> bytes:
+    """``stored`` without what nobody can miss; the same object when nothing goes, ``b""`` when nothing is
+    left.
+
+    Args:
+        floor: Truncation stamp of the bucket.
+        tombstone_horizon: Tombstones with a smaller stamp go.
+        entry_horizon: Entries without values and with a smaller ``seen`` go.
+    Raises:
+        CorruptRecord: ``stored`` is not a version set.
+    """
+    entries, values = versions.decode(stored)
+    visible = [value for value in values if value.stamp > floor]
+    living = [
+        value
+        for value in visible
+        if not 0 <= value.expires_at_ms <= now_ms
+        and not (value.flags & versions.TOMBSTONE and value.stamp < tombstone_horizon)
+    ]
+    shown = max(((value.stamp, value.actor) for value in living), default=None)
+    kept = [
+        value
+        for value in visible
+        if shown is not None and (value in living or (value.stamp, value.actor) > shown)
+    ]
+    left = stored if len(kept) == len(values) else versions.encode(entries, kept)
+    return versions.forget(left, entry_horizon)
+
+
+class Collector:
+    """Walks a node's keys in rounds.
+
+    Attributes:
+        collected: Keys removed from the engine since the start.
+        reduced: Version sets made smaller.
+    """
+
+    def __init__(self, vnodes: Vnodes, clock: Clock, horizon_ms: int) -> None:
+        self.collected = 0
+        self.reduced = 0
+        self._vnodes = vnodes
+        self._clock = clock
+        self._horizon_ms = horizon_ms
+        self._after = b""
+
+    def step(self) -> bool:
+        """Look at one page; False at the end of a round.
+
+        Raises:
+            StorageError: The engine refused; the page is looked at again in the next round.
+        """
+        page = self._vnodes.engine.scan(self._after, _LAST, _PAGE_KEYS)
+        if not page:
+            self._after = b""
+            return False
+        self._after = page[-1].digest
+        now_ms = self._clock.wall_ms()
+        changed: list[tuple[bytes, bytes]] = []
+        for entry in page:
+            left = self._left(entry, now_ms)
+            if left == b"":
+                self._vnodes.engine.remove(entry.digest)
+                self.collected += 1
+            elif left is not None:
+                changed.append((entry.name, left))
+        self._store(changed)
+        return True
+
+    def _left(self, entry: Entry, now_ms: int) -> bytes | None:
+        """What is left of an entry, None when it stays as it is."""
+        bucket = self._vnodes.buckets.get(entry.name[1 : 1 + entry.name[0]]) if entry.name else None
+        if entry.value is None or bucket is None or bucket.space != entry.space:
+            # Unreadable records are repair's, those of retired spaces compaction's.
+            return None
+        left = collect(
+            entry.value,
+            floor=bucket.floor,
+            now_ms=now_ms,
+            tombstone_horizon=stamp_at(max(0, now_ms - self._horizon_ms)),
+            entry_horizon=self._vnodes.horizon,
+        )
+        return None if left == entry.value else left
+
+    def _store(self, changed: list[tuple[bytes, bytes]]) -> None:
+        addresses = []
+        for name, _ in changed:
+            cut = 1 + name[0]
+            addresses.append((self._vnodes.buckets.get(name[1:cut]), name[cut + 2 :]))
+        records = list(self._vnodes.records(addresses).values())
+        for record, (_, left) in zip(records, changed, strict=True):
+            record.stored = left
+            record.changed = True
+        self._vnodes.commit(records)
+        self.reduced += len(changed)
