@@ -82,11 +82,13 @@ class RespConfig(Component):
         low=128 * KIB,
         high=4 * GIB,
     )
+    # More than a value may have: one that is too long is then refused like any other command, and only what
+    # could never fit into a request costs its client the connection.
     bulk_bytes_max: int = setting(
-        16 * MIB,
+        64 * MIB,
         "bytes",
         "One argument; a longer one ends the connection before memory is taken for it. "
-        "Rises with --value-bytes-max.",
+        "Rises with --value-bytes-max, falls with --resp-request-bytes-max.",
         low=64 * KIB,
         high=512 * MIB,
     )
@@ -434,7 +436,8 @@ SETTINGS: Final[Mapping[str, Setting]] = {item.name: item for item in _all_setti
 def build(values: Mapping[str, Any]) -> NodeConfig:
     """A configuration from options by name; what is not given has its default.
 
-    Limits that must not be below ``value_bytes_max`` rise with it where they are not given themselves.
+    Limits that must not be below ``value_bytes_max`` rise with it where they are not given themselves, and
+    ``resp_bulk_bytes_max`` falls with ``resp_request_bytes_max``, likewise.
 
     Raises:
         InvalidRequest: An unknown name, a value out of range, or values that do not fit together.
@@ -442,12 +445,12 @@ def build(values: Mapping[str, Any]) -> NodeConfig:
     given = dict(values)
     value_bytes = given.get("value_bytes_max", SETTINGS["value_bytes_max"].default)
     LimitsConfig(value_bytes_max=value_bytes, set_bytes_max=SETTINGS["set_bytes_max"].high)
-    for name, least in (
-        ("resp_bulk_bytes_max", value_bytes),
-        ("resp_request_bytes_max", value_bytes + MIB),
-        ("set_bytes_max", value_bytes + MIB),
-    ):
-        given.setdefault(name, max(SETTINGS[name].default, least))
+    for name in ("resp_request_bytes_max", "set_bytes_max"):
+        given.setdefault(name, max(SETTINGS[name].default, value_bytes + MIB))
+    request_bytes = given["resp_request_bytes_max"]
+    RespConfig(request_bytes_max=request_bytes)
+    bulk_bytes = min(SETTINGS["resp_bulk_bytes_max"].default, request_bytes)
+    given.setdefault("resp_bulk_bytes_max", max(bulk_bytes, value_bytes))
     parts: dict[str, dict[str, Any]] = {attribute: {} for attribute in ("", *_components())}
     for name, value in given.items():
         option = SETTINGS.get(name)

@@ -67,6 +67,16 @@ def test_limits_rise_with_the_value_limit():
         build({"value_bytes_max": 300 * MIB})
 
 
+def test_argument_limit_keeps_within_the_request_limit():
+    """One flag makes requests smaller; arguments are never limited to less than a value."""
+    assert build({}).resp.bulk_bytes_max > build({}).limits.value_bytes_max
+    assert build({"resp_request_bytes_max": 20 * MIB}).resp.bulk_bytes_max == 20 * MIB
+    with pytest.raises(InvalidRequest, match=r"resp_bulk_bytes_max .* resp_request_bytes_max"):
+        build({"resp_request_bytes_max": 8 * MIB})
+    with pytest.raises(InvalidRequest, match=r"^resp_request_bytes_max must be"):
+        build({"resp_request_bytes_max": "20MiB"})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
