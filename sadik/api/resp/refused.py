@@ -60,7 +60,7 @@ _NOT_YET: Final = {
     "publish and subscribe": """
         publish spublish subscribe ssubscribe psubscribe unsubscribe sunsubscribe punsubscribe pubsub""",
     "dumping and restoring of values": "dump restore",
-    "what OBJECT tells": "object",
+    "figures of single keys but MEMORY USAGE": "object",
     "comparing of values": "lcs",
 }
 
