@@ -28,6 +28,7 @@ cdef extern from "Python.h":
 NEED_INPUT = 0
 COMMAND = 1
 BATCH_FULL = 2
+ASIDE = 3
 GET = 0
 SET = 1
 
@@ -595,6 +596,78 @@ cdef class Parser:
             self.request_bytes = offset + 1
             self.ready = True
         return AGAIN
+
+
+# ---- many connections ----
+
+cdef class Lane(Parser):
+    cdef readonly object owner
+    cdef list line
+    cdef object wake
+    cdef public bint plain
+    cdef public bint deaf
+    cdef public bint dropped
+    cdef public bytes prefix
+    cdef readonly int64_t received
+    cdef int64_t counted
+    cdef bint listed
+
+    def __init__(self, *limits):
+        self.line = []
+        self.prefix = b""
+
+    def attach(self, owner, list line not None, wake):
+        self.owner = owner
+        self.line = line
+        self.wake = wake
+
+    def receive(self, data):
+        if self.deaf:
+            self.dropped = True
+            return
+        self.feed(data)
+        self.received += len(data)
+        self.enlist()
+
+    cpdef enlist(self):
+        if not self.listed:
+            self.listed = True
+            self.line.append(self)
+            if len(self.line) == 1 and self.wake is not None:
+                self.wake()
+
+
+def take_line(list line not None):
+    cdef list taken = line[:]
+    cdef Lane lane
+    line.clear()
+    for lane in taken:
+        lane.listed = False
+    return taken
+
+
+def take_plain(list lanes not None, Batch batch not None, Py_ssize_t room, list owners not None, list stops not None):
+    cdef list others = []
+    cdef Lane lane
+    cdef Py_ssize_t before
+    cdef int64_t received = 0
+    for lane in lanes:
+        received += lane.received - lane.counted
+        lane.counted = lane.received
+        if not lane.plain:
+            others.append((lane.owner, ASIDE))
+            continue
+        before = batch.count
+        try:
+            result = lane.pull(batch, lane.prefix, room)
+        except ProtocolError as error:
+            result = error
+        if batch.count > before:
+            owners.append(lane.owner)
+            stops.append(batch.count)
+        if result != NEED_INPUT:
+            others.append((lane.owner, result))
+    return others, received
 
 
 # ---- replies ----

@@ -9,9 +9,10 @@ end came along with it (Redis: only when its end was read later), a NUL in a lin
 (Redis waits for ever), and a whole command has a limit of its own.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+from sadik.errors import ProtocolError
 from sadik.kernels.buffers import Buffer
 
 # Results of ``Parser.pull``.
@@ -21,6 +22,10 @@ COMMAND: Final[int]
 """A command stands in ``Parser.arguments``."""
 BATCH_FULL: Final[int]
 """The next operation finds no room: run the batch, clear it, pull again."""
+
+# Besides those, of ``take_plain``.
+ASIDE: Final[int]
+"""Not pulled: the owner wants to do it itself."""
 
 # Kinds of operation in a batch; equal to versions.READ and versions.REPLACE.
 GET: Final[int]
@@ -136,6 +141,58 @@ class Parser:
 
     def buffered(self) -> int:
         """Bytes fed that belong to commands not yet pulled, the one under way included; 0 after an error."""
+
+class Lane(Parser):
+    """A connection's parser, and its place in the line of those that have input.
+
+    ``receive`` is what the event loop calls for every piece of input, so that a piece costs no Python of ours.
+
+    Attributes:
+        plain: ``take_plain`` may pull it; False at first, and whenever the owner has anything to look at itself.
+        deaf: Input is dropped from now on; ``dropped`` tells that some was.
+        prefix: As in ``pull``.
+        owner: None before ``attach``. received: Bytes taken in so far.
+    """
+
+    def attach(self, owner: Any, line: list[Lane], wake: Callable[[], object]) -> None:
+        """Belong to a server.
+
+        Args:
+            owner: What ``take_plain`` gives back: the connection.
+            line: The list that lanes with input stand in, shared by all of a server.
+            wake: Called when the line was empty: a turn is due.
+        """
+
+    @property
+    def owner(self) -> Any: ...
+    @property
+    def received(self) -> int: ...
+    plain: bool
+    deaf: bool
+    dropped: bool
+    prefix: bytes
+    def receive(self, data: Buffer) -> None:
+        """``feed``, and ``enlist``."""
+
+    def enlist(self) -> None:
+        """Stand in line, once."""
+
+def take_line(line: list[Lane]) -> list[Lane]:
+    """Empty the line; the lanes that stood in it may stand in it again."""
+
+def take_plain(
+    lanes: list[Lane], batch: Batch, room: int, owners: list[Any], stops: list[int]
+) -> tuple[list[tuple[Any, int | ProtocolError]], int]:
+    """``pull`` every plain lane into one batch.
+
+    Appends to ``owners`` and ``stops`` the owner and ``batch.count`` behind each lane that gave operations.
+
+    Returns:
+        The owners that need more than that, each with BATCH_FULL, COMMAND, its ProtocolError, or ASIDE for a
+        lane that is not plain and was not pulled; and the bytes received by all lanes since they were last
+        taken.
+    Cost: about 100 ns a lane besides its operations.
+    """
 
 def encode_run(
     first: int,

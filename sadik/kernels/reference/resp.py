@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from sadik.errors import ProtocolError
 from sadik.kernels.buffers import Buffer
@@ -13,6 +13,7 @@ from sadik.kernels.buffers import Buffer
 NEED_INPUT = 0
 COMMAND = 1
 BATCH_FULL = 2
+ASIDE = 3
 
 GET = 0
 SET = 1
@@ -272,6 +273,73 @@ def items_of(source: Buffer, format_: str, count: int) -> list[int]:
     if len(data) < count * struct.calcsize(format_):
         raise ValueError(f"an array has {len(data)} bytes, too few for {count} items")
     return list(struct.unpack_from(f"<{count}{format_}", data))
+
+
+class Lane(Parser):
+    prefix: bytes
+
+    def __init__(self, bulk_bytes_max: int, request_bytes_max: int, arguments_max: int = 1048576) -> None:
+        super().__init__(bulk_bytes_max, request_bytes_max, arguments_max)
+        self.owner: Any = None
+        self.plain = self.deaf = self.dropped = False
+        self.prefix = b""
+        self.received = 0
+        self._counted = 0
+        self._line: list[Lane] = []
+        self._wake: Callable[[], object] | None = None
+        self._listed = False
+
+    def attach(self, owner: Any, line: list[Lane], wake: Callable[[], object]) -> None:
+        self.owner = owner
+        self._line = line
+        self._wake = wake
+
+    def receive(self, data: Buffer) -> None:
+        if self.deaf:
+            self.dropped = True
+            return
+        self.feed(data)
+        self.received += len(memoryview(data))
+        self.enlist()
+
+    def enlist(self) -> None:
+        if self._listed:
+            return
+        self._listed = True
+        self._line.append(self)
+        if len(self._line) == 1 and self._wake is not None:
+            self._wake()
+
+
+def take_line(line: list[Lane]) -> list[Lane]:
+    taken = list(line)
+    del line[:]
+    for lane in taken:
+        lane._listed = False
+    return taken
+
+
+def take_plain(
+    lanes: list[Lane], batch: Batch, room: int, owners: list[Any], stops: list[int]
+) -> tuple[list[tuple[Any, int | ProtocolError]], int]:
+    others: list[tuple[Any, int | ProtocolError]] = []
+    received = 0
+    for lane in lanes:
+        received += lane.received - lane._counted
+        lane._counted = lane.received
+        result: int | ProtocolError = ASIDE
+        if lane.plain:
+            before = batch.count
+            try:
+                result = lane.pull(batch, lane.prefix, room)
+            except ProtocolError as error:
+                result = error
+            if batch.count > before:
+                owners.append(lane.owner)
+                stops.append(batch.count)
+        if result != NEED_INPUT:
+            others.append((lane.owner, result))
+    return others, received
 
 
 def encode_run(
