@@ -1,8 +1,9 @@
 """Question: how does the log engine compare with the embedded stores a Python program would take instead?
 
-LMDB through py-lmdb (sync off, one transaction per put or per hundred) and RocksDB through rocksdict (defaults, its
-log not synced). All get the same 16-byte digests as keys and 100-byte values, 1 M of them, in random order; rounds
-of the contenders alternate in one process, and ratios are of medians. A checksum of what was read is compared.
+LMDB through py-lmdb (sync off, one transaction per put or per hundred) and RocksDB through rocksdict
+(defaults, its log not synced). All get the same 16-byte digests as keys and 100-byte values, 1 M of them,
+in random order; rounds of the contenders alternate in one process, and ratios are of medians. A checksum of
+what was read is compared.
 
 Not measured: durability (nobody syncs), big values, ranges, data larger than memory.
 
@@ -99,7 +100,12 @@ def main() -> None:
         environments = {
             "lmdb": lmdb.open(f"{directory}/lmdb", map_size=MAP_BYTES, sync=False, metasync=False),
             "lmdb writemap": lmdb.open(
-                f"{directory}/lmdb-w", map_size=MAP_BYTES, sync=False, metasync=False, writemap=True, map_async=True
+                f"{directory}/lmdb-w",
+                map_size=MAP_BYTES,
+                sync=False,
+                metasync=False,
+                writemap=True,
+                map_async=True,
             ),
         }
         rocks = Rdict(f"{directory}/rocks", Options(raw_mode=True))
@@ -107,7 +113,9 @@ def main() -> None:
         gc.disable()
         for number in range(options.rounds):
             chosen = [order[(number * SLICE + i) % len(order)] for i in range(SLICE)]
-            measure_puts(figures, engine, environments, rocks, [(digests[i], names[i], VALUE) for i in chosen])
+            measure_puts(
+                figures, engine, environments, rocks, [(digests[i], names[i], VALUE) for i in chosen]
+            )
             measure_gets(figures, engine, environments, rocks, [digests[i] for i in chosen])
         gc.enable()
         engine.close()
@@ -203,7 +211,7 @@ def measure_gets(
         with environment.begin() as transaction:
             fetch = transaction.get
             for what in ("get, one at a time", "get, in hundreds"):
-                run(what, who, lambda: [fetch(key) for key in keys])
+                run(what, who, lambda fetch=fetch: [fetch(key) for key in keys])  # type: ignore[misc]
     run("get, one at a time", "rocksdict", lambda: [rocks.get(key) for key in keys])
     if len(set(sums.values())) != 1:
         raise SystemExit(f"the stores do not agree: {sums}")
@@ -220,11 +228,17 @@ def measure_open(directory: str, keys: int) -> None:
                 for path in Path(directory).rglob("*.index"):
                     path.unlink()
             result = subprocess.run(
-                [sys.executable, "-c", OPEN, directory], check=True, capture_output=True, text=True, env=os.environ
+                [sys.executable, "-c", OPEN, directory],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=os.environ,
             )
             runs.append([float(word) for word in result.stdout.split()])
         took, grown, found = (statistics.median(run[i] for run in runs) for i in range(3))
-        table.add_row("yes" if with_snapshots else "no", f"{took:.2f}", f"{grown / keys:.1f}", f"{found:,.0f}")
+        table.add_row(
+            "yes" if with_snapshots else "no", f"{took:.2f}", f"{grown / keys:.1f}", f"{found:,.0f}"
+        )
     Console().print(table)
     print(json.dumps({"python": sys.version.split()[0], "lmdb": lmdb.version(), "keys": keys}))
 

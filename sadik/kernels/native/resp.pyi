@@ -145,10 +145,12 @@ class Parser:
 class Lane(Parser):
     """A connection's parser, and its place in the line of those that have input.
 
-    ``receive`` is what the event loop calls for every piece of input, so that a piece costs no Python of ours.
+    ``receive`` is what the event loop calls for every piece of input, so that a piece costs no Python of
+    ours.
 
     Attributes:
-        plain: ``take_plain`` may pull it; False at first, and whenever the owner has anything to look at itself.
+        plain: ``take_plain`` may pull it; False at first, and whenever the owner has anything to look at
+            itself.
         deaf: Input is dropped from now on; ``dropped`` tells that some was.
         prefix: As in ``pull``.
         owner: None before ``attach``. received: Bytes taken in so far.

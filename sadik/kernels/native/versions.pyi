@@ -39,7 +39,8 @@ values with stamp <= floor do not exist for a reader (FLUSHDB). A value is expir
 ``expires_at_ms`` on. Every function that takes encoded sets raises ``CorruptRecord`` when the bytes are not a
 valid set, before reading beyond them, and ``InvalidRequest`` for numbers out of range and entries out of
 order. All cost one pass over entries and heads, plus the copy of what they return; what ``merge``,
-``keep_newest``, ``prune`` and ``forget`` leave as it is comes back as the object that was given, if that is ``bytes``.
+``keep_newest``, ``prune`` and ``forget`` leave as it is comes back as the object that was given, if that is
+``bytes``.
 """
 
 from collections.abc import Sequence
