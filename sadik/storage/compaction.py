@@ -140,7 +140,7 @@ class Survey:
         # The two smallest dead numbers: the second is for the segment that has the first.
         found = [(0 if s.holes else self._live[h][2], h) for h, s in log.segments.items()]
         self._least = [*sorted(found)[:2], (segment.SEQ_MAX, -1), (segment.SEQ_MAX, -1)]
-        self._unknown = bool(log.foreign or log.leaving)
+        self._unknown = bool(log.foreign)
 
     def records(self, found: Segment) -> int:
         """Keys that point into a segment."""
@@ -265,7 +265,9 @@ class Compactor:
                 victims[len(done)].evacuated = victims[len(done)].damaged
         if target.writer is not None:
             self._seal(target.writer)
-        # A round for the copies and for whatever made other records garbage, another for the copy's footer.
+        # A round for the copies, for whatever made other records garbage, and for earlier deletions (their
+        # records may be what removals dropped here have hidden); another for the copy's footer, without which
+        # rot in the copy could pass for a torn tail.
         for _ in range(1 if target.writer is None else 2):
             wanted = log.next_round()
             log.directory_changed = True

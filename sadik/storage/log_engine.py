@@ -139,12 +139,27 @@ class LogEngine:
             pass
         self._durable = log.seq_next - 1
         try:
+            self._sync_tails()
             self.sync()
             # The footer of the copy, and the end of the old segment in its successor.
             self.sync()
         except StorageFailed:
             self._close_files()
             raise
+
+    def _sync_tails(self) -> None:
+        """Where there was no room to copy: the next best, which a sync that failed earlier makes
+        worthless.
+        """
+        for tail in self._tails:
+            try:
+                file = self._log.files.open(tail.segment.path)
+                try:
+                    file.sync()
+                finally:
+                    close_quietly(file)
+            except OSError as error:
+                raise StorageFailed(f"{tail.segment.path} cannot be synced: {error}") from error
 
     # Reading
 

@@ -70,7 +70,6 @@ class Log:
         writers: Of all segments that are still written or sealed. Every sync round covers all of them, so a
             later segment with a mark or footer proves that the headers of all earlier ones are durable.
         loose: Other files to sync.
-        leaving: Files deleted, but not durably: after a power cut they may be back.
         losses: How often something was found unreadable or given up.
     """
 
@@ -88,7 +87,6 @@ class Log:
         self.number_next = 1
         self.seq_next = 1
         self.foreign = 0
-        self.leaving: list[int] = []
         self.damages: list[Damage] = []
         self.losses = 0
         self.corrupt_records = 0
@@ -147,7 +145,6 @@ class Log:
         self.finished_rounds = self.begun_rounds
         for writer in self._covered:
             writer.synced = writer.pending
-        self.leaving = [round_ for round_ in self.leaving if round_ > self.finished_rounds]
         self.close_files()
         return self._covered
 
@@ -192,7 +189,6 @@ class Log:
             self.directory_changed = True
         self.files.remove(victim.path)
         self.directory_changed = True
-        self.leaving.append(self.next_round())
         self.index.detach(victim.handle)
         del self.segments[victim.handle]
 

@@ -32,6 +32,7 @@ from sadik.storage.segment_file import (
     COPY,
     DATA_START,
     FOOTER_BYTES,
+    FOOTER_VALUE_BYTES,
     HEADER_BYTES,
     LOG,
     TEMPORARY_SUFFIX,
@@ -177,9 +178,8 @@ class Recovery:
         snapshot.
         """
         front = reader.read(0, min(DATA_START, size))
-        back = (
-            reader.read(size - HEADER_BYTES - 32, HEADER_BYTES) if size >= DATA_START + FOOTER_BYTES else b""
-        )
+        footer = size - FOOTER_VALUE_BYTES
+        back = reader.read(footer, HEADER_BYTES) if footer >= DATA_START else b""
         for copy in (front[:HEADER_BYTES], front[HEADER_BYTES:], back):
             with suppress(CorruptRecord):
                 return SegmentHeader.decode(copy)
@@ -197,7 +197,9 @@ class Recovery:
         self.headless.append((number, size, sure, frozenset(self.proven_runs)))
 
     def _judge_headless(self) -> None:
-        """A file without a header is rot if a sync has succeeded after it was made, else what a crash may leave."""
+        """A file without a header is rot if a sync has succeeded after it was made, else what a crash may
+        leave.
+        """
         log = self.log
         for number, size, sure, proven_later in self.headless:
             same_run = any(run in proven_later for before, run in self.runs.items() if before < number)

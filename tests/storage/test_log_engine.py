@@ -5,6 +5,7 @@ what an open costs.
 from __future__ import annotations
 
 import errno
+import random
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -179,7 +180,23 @@ def test_disk_without_any_room_still_opens_for_reading() -> None:
     files.capacity_bytes += 50_000
     engine.put(digest(1), b"n", b"v")
     settle(engine)
-    assert contents(engine) == {**expected, digest(1): b"v"}
+    expected[digest(1)] = b"v"
+    assert contents(engine) == expected
+    assert sum(path.endswith(".segment") for path in files.paths()) == 2
+    files.power_cut(random.Random(0), "none")
+    assert contents(open_log(files)) == expected
+
+
+def test_disk_without_any_room_makes_durable_what_it_found() -> None:
+    files = SimFiles()
+    engine = open_log(files)
+    engine.put(digest(1), b"n", b"v")
+    files.kill()
+    files.capacity_bytes = 0
+    open_log(files)
+    files.power_cut(random.Random(0), "none")
+    files.capacity_bytes = 1 << 20
+    assert contents(open_log(files)) == {digest(1): b"v"}
 
 
 def test_limit_on_file_size_refuses_and_is_over_when_it_is_lifted(tmp_path: Path) -> None:

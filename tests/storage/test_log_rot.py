@@ -175,6 +175,46 @@ def test_zeros_or_garbage_behind_the_last_record_are_no_damage() -> None:
         assert (engine.losses, engine.statistics().details["torn_bytes"]) == (0, len(tail))
 
 
+@pytest.mark.parametrize("with_snapshot", [True, False])
+def test_lost_header_is_found_in_the_footer_or_the_snapshot(with_snapshot: bool) -> None:
+    """Nothing of a segment can be read without its salt, so the salt is there four times."""
+    files = SimFiles()
+    written(files)
+    files.damage(FIRST, 0, bytes(128))
+    if with_snapshot:
+        files.damage(FIRST, len(files.content(FIRST)) - 136, bytes(136))
+    else:
+        files.remove(SNAPSHOT)
+    assert outcomes(open_log(files)) == NEWEST
+
+
+def test_segment_without_any_header_puts_all_keys_in_doubt_if_it_was_synced() -> None:
+    """Nobody can know what it held. If no sync had covered it, a crash may have left it like this."""
+    for synced in (True, False):
+        files = SimFiles()
+        engine = open_log(files)
+        engine.put(digest(1), b"n", b"v")
+        engine.sync()
+        engine.put(digest(2), b"n", bytes(4000))
+        if synced:
+            engine.sync()
+            engine.sync()
+            engine.put(digest(3), b"n", bytes(4000))
+            engine.sync()
+            engine.put(digest(3), b"n", b"v")
+        files.kill()
+        files.damage(f"{DIRECTORY}/0000000002.segment", 0, bytes(128))
+        if synced:
+            files.open(f"{DIRECTORY}/0000000002.segment", write=True).truncate(4200)
+        engine = open_log(files)
+        assert bool(engine.losses) == synced
+        if synced:
+            with pytest.raises(CorruptRecord):
+                engine.get(digest(1))
+        else:
+            assert contents(engine) == {digest(1): b"v"}
+
+
 def test_unreadable_middle_of_what_was_synced_is_rot_although_the_end_is_missing() -> None:
     """The footer is not there after a crash; the marks tell that a sync had covered the place."""
     files = SimFiles()
@@ -352,6 +392,34 @@ def test_damaged_segment_is_kept_and_what_is_readable_of_it_is_moved() -> None:
         engine.sync()
     assert not files.exists(FIRST)
     assert engine.get(digest(4)) == b"again"
+
+
+def test_rot_in_a_copy_is_never_taken_for_a_torn_tail() -> None:
+    """Power fails right after compaction deleted its victims: the copy must have its durable footer by
+    then.
+    """
+    files = SimFiles()
+    engine = open_log(files)
+    for number in range(10):
+        engine.put(digest(number), b"n", b"live %d" % number * 9)
+    for turn in range(100):
+        engine.put(digest(10), b"n", b"%d" % turn * 40)
+    while True:
+        engine.maintain(1 << 20)
+        if not files.exists(FIRST):
+            break
+        engine.sync()
+    expected = contents(engine)
+    # Names may become durable by themselves, as a file system commits its journal.
+    files.sync_directory(DIRECTORY)
+    files.power_cut(random.Random(0), "none")
+    copies = [path for path in files.paths() if b"live 5" in files.content(path)]
+    assert len(copies) == 1
+    files.flip(copies[0], files.content(copies[0]).index(b"live 5"))
+    engine = open_log(files)
+    assert contents(engine) == {**expected, digest(5): None}
+    with pytest.raises(CorruptRecord):
+        engine.get(digest(5))
 
 
 def test_newer_formats_are_refused_untouched() -> None:
