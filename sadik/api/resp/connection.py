@@ -3,6 +3,11 @@
 The connection decides nothing about commands. It feeds its parser, tells the server that it has input, and
 keeps the replies that must wait for durability. A client that does not read stops being read from; past the
 hard limit, or past the soft one for too long, it is cut off.
+
+After a protocol error a connection *lingers*: its own side is closed after the error, and what the client
+still sends is dropped. Closing at once, with input unread, would make the kernel reset the connection, and
+the reset overtakes the error: the client of a value that is too long would see a broken pipe, take it for a
+fault of the network and send it all again.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from sadik.api.resp.server import RespServer
 
 _HIGH_WATER_BYTES = 256 * 1024
+_LINGER_TICKS_MAX = 30
+"""Longest lingering, in ticks of the server (seconds): 64 MiB at 20 Mbit/s."""
 
 
 class Held(NamedTuple):
@@ -34,6 +41,8 @@ class Connection(asyncio.Protocol):
         switched off.
     pending: Commands taken from the input before the connection was blocked; they run before anything newer.
     closing: No more input is run. lost: The transport is gone.
+    lingering: Input is read only to be dropped; that ends with a tick without any, or after ``linger_ticks``.
+    dropped: Some was, since the last tick.
     queued: The server has it on its list for the next turn.
     blocked: Nothing is pulled from it now: it does not read its replies, or too much of it is in flight.
     """
@@ -42,9 +51,12 @@ class Connection(asyncio.Protocol):
         "active_ns",
         "blocked",
         "closing",
+        "dropped",
         "fast",
         "held",
         "in_flight",
+        "linger_ticks",
+        "lingering",
         "lost",
         "over_soft_since_ns",
         "parser",
@@ -66,6 +78,9 @@ class Connection(asyncio.Protocol):
         self.queued = False
         self.blocked = False
         self.closing = False
+        self.lingering = False
+        self.linger_ticks = _LINGER_TICKS_MAX
+        self.dropped = False
         self.lost = False
         self.write_paused = False
         self.held: deque[Held] = deque()
@@ -84,6 +99,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
+            self.dropped = True
             return
         self.server.bytes_in.value += len(data)
         self.parser.feed(data)
@@ -91,6 +107,8 @@ class Connection(asyncio.Protocol):
             self.server.wake(self)
 
     def eof_received(self) -> bool:
+        if self.lingering:
+            return False
         # Everything pipelined before the end is still run and answered; then the server closes.
         self.server.wake_to_finish(self)
         return True
@@ -165,13 +183,37 @@ class Connection(asyncio.Protocol):
     def close_after_replies(self) -> None:
         """Run nothing more; close once what is owed is sent."""
         self.closing = True
-        if not self.held:
+        self.lingering = False
+        self._finish()
+
+    def linger_after_replies(self) -> None:
+        """Run nothing more; once what is owed is sent, close this side and drop what still comes."""
+        self.closing = True
+        self.lingering = True
+        # The error may fall just before a tick; the client has at least one whole one to go on sending.
+        self.dropped = True
+        self.blocked = False
+        self.transport.resume_reading()
+        self._finish()
+
+    def linger_tick(self) -> None:
+        """A tick of the server has passed: close if nothing came meanwhile, or if it takes too long."""
+        self.linger_ticks -= 1
+        if not self.dropped or self.linger_ticks <= 0:
+            self.close_after_replies()
+        self.dropped = False
+
+    def _finish(self) -> None:
+        if self.held or self.transport.is_closing():
+            return
+        if self.lingering:
+            self.transport.write_eof()
+        else:
             self.transport.close()
 
     def _settle(self) -> None:
         if self.closing:
-            if not self.held:
-                self.transport.close()
+            self._finish()
             return
         blocked = self.write_paused or self.in_flight >= self.server.in_flight_max
         if blocked == self.blocked:

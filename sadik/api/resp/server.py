@@ -246,7 +246,9 @@ class RespServer:
             if text:
                 self._instruments.protocol_errors.value += 1
                 connection.send(error_reply(f"ERR {text}"), 1, 0, arrived_ns)
-            connection.close_after_replies()
+                connection.linger_after_replies()
+            else:
+                connection.close_after_replies()
         return again
 
     # Plain reads and writes.
@@ -586,6 +588,8 @@ class RespServer:
                 connection.over_soft_since_ns = connection.over_soft_since_ns or now_ns
                 if now_ns - connection.over_soft_since_ns > soft_ns:
                     self.cut_off(connection, "its replies exceed the soft output limit for too long")
+            elif connection.lingering:
+                connection.linger_tick()
             elif idle_ns and now_ns - connection.active_ns > idle_ns:
                 connection.close_after_replies()
             else:

@@ -1,0 +1,126 @@
+"""A connection after a protocol error: the error arrives, and the socket is not kept for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from sadik.api.resp.connection import Connection
+from sadik.api.resp.server import RespServer
+
+TICKS_MAX = 30
+
+
+class Transport(asyncio.Transport):
+    """Keeps in order what is done with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[Any] = []
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return "close" in self.done
+
+    def write(self, data: Any) -> None:
+        self.done.append(bytes(data))
+
+    def write_eof(self) -> None:
+        if "eof" not in self.done:
+            self.done.append("eof")
+
+    def close(self) -> None:
+        self.done.append("close")
+
+
+class Counter:
+    value = 0
+
+
+class Server:
+    """As much of a server as a connection without input needs."""
+
+    in_flight_max = 1024
+
+    def __init__(self) -> None:
+        self.bytes_in = Counter()
+        self.bytes_out = Counter()
+        self.woken = 0
+
+    def new_parser(self) -> None: ...
+
+    def opened(self, connection: Connection) -> None: ...
+
+    def observe(self, arrived_ns: int, replies: int) -> None: ...
+
+    def wake(self, connection: Connection) -> None:
+        self.woken += 1
+
+    wake_to_finish = wake
+
+
+@pytest.fixture
+def connection() -> Connection:
+    connection = Connection(cast("RespServer", Server()))
+    connection.connection_made(Transport())
+    return connection
+
+
+def done(connection: Connection) -> list[Any]:
+    return cast("Transport", connection.transport).done
+
+
+def test_input_after_the_error_is_dropped_until_the_client_ends(connection: Connection) -> None:
+    """Closing with unread input resets the connection; the reset would overtake the error."""
+    connection.send(b"-ERR\r\n", 1, 0, 0)
+    connection.linger_after_replies()
+    for _ in range(3):
+        connection.data_received(b"x" * 65536)
+    assert done(connection) == [b"-ERR\r\n", "eof"]
+    server = cast("Server", connection.server)
+    assert server.woken == server.bytes_in.value == 0
+    # False makes the event loop close the transport.
+    assert connection.eof_received() is False
+
+
+def test_replies_that_wait_for_a_sync_come_before_the_end(connection: Connection) -> None:
+    """What was written before the error is acknowledged once it is durable, and not after the end."""
+    connection.send(b"+OK\r\n", 1, 7, 0)
+    connection.send(b"-ERR\r\n", 1, 0, 0)
+    connection.linger_after_replies()
+    assert done(connection) == []
+    connection.release(7)
+    assert done(connection) == [b"+OK\r\n-ERR\r\n", "eof"]
+
+
+def test_lingering_ends_with_the_first_tick_without_input(connection: Connection) -> None:
+    """The error may fall just before a tick, so that one does not count."""
+    connection.linger_after_replies()
+    connection.linger_tick()
+    connection.data_received(b"x")
+    connection.linger_tick()
+    assert done(connection) == ["eof"]
+    connection.linger_tick()
+    assert done(connection) == ["eof", "close"]
+
+
+def test_client_that_never_stops_sending_is_closed(connection: Connection) -> None:
+    """A hostile client keeps a socket for half a minute, and no memory."""
+    connection.linger_after_replies()
+    for tick in range(TICKS_MAX):
+        assert "close" not in done(connection), tick
+        connection.data_received(b"x")
+        connection.linger_tick()
+    assert done(connection) == ["eof", "close"]
+
+
+def test_stopping_node_does_not_wait_for_it(connection: Connection) -> None:
+    """A drain closes what lingers as it closes everyone."""
+    connection.linger_after_replies()
+    connection.close_after_replies()
+    assert done(connection) == ["eof", "close"]
