@@ -6,6 +6,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef extern from "record.h" nogil:
     uint32_t crc32c_extend(uint32_t state, const uint8_t* data, size_t length)
     void crc32c_prepare()
+    bint crc32c_hardware_there()
+    void crc32c_use(bint hardware)
 
     const uint32_t RECORD_HEADER
     const uint32_t RECORD_NAME_MAX

@@ -8,7 +8,7 @@ from libc.string cimport memchr, memcpy, memset
 from buffers cimport acquire
 from record cimport (
     FLAG_DEAD_, FLAG_FOOTER_, FLAG_MARK_, FLAG_UNREADABLE_, RECORD_HEADER, RECORD_NAME_MAX, RECORD_SEQ_MAX, RECORD_VALUE_MAX,
-    crc32c_extend, crc32c_prepare, index_entry, record_body_crc, record_bytes, record_flags, record_header,
+    crc32c_extend, crc32c_hardware_there, crc32c_prepare, crc32c_use, index_entry, record_body_crc, record_bytes, record_flags, record_header,
     record_header_valid, record_name_length, record_salt, record_salt_set, record_seal, record_write,
 )
 
@@ -17,6 +17,8 @@ from typing import NamedTuple
 from sadik.errors import CorruptRecord
 
 crc32c_prepare()
+
+PATHS = ("hardware", "portable") if crc32c_hardware_there() else ("portable",)
 
 RECORD_HEADER_BYTES = 48
 INDEX_ENTRY_BYTES = 40
@@ -50,6 +52,12 @@ class Record(NamedTuple):
     flags: int
     name: bytes
     value: bytes
+
+
+def use_path(name):
+    if name not in PATHS:
+        raise ValueError(f"there is no path {name!r} here")
+    crc32c_use(name == "hardware")
 
 
 def crc32c(data, seed=0):

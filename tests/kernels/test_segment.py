@@ -44,6 +44,23 @@ def test_crc_is_castagnolis(twin: ModuleType, data: bytes, crc: int) -> None:
     assert twin.crc32c(data) == crc
 
 
+@given(st.binary(max_size=100), st.integers(0, 2**32 - 1), st.integers(0, 9))
+def test_every_path_gives_the_same_crc(data: bytes, seed: int, shift: int) -> None:
+    """At every alignment and length, and on processors without the instruction."""
+    try:
+        for path in native.PATHS:
+            native.use_path(path)
+            assert native.crc32c(memoryview(data)[shift:], seed) == reference.crc32c(data[shift:], seed)
+    finally:
+        native.use_path(native.PATHS[0])
+
+
+@TWINS
+def test_path_that_is_not_there_raises(twin: ModuleType) -> None:
+    with pytest.raises(ValueError, match="path"):
+        twin.use_path("slide rule")
+
+
 @given(st.binary(max_size=100), st.binary(max_size=100), st.integers(0, 2**32 - 1))
 def test_crc_continues_from_a_seed(left: bytes, right: bytes, seed: int) -> None:
     assert native.crc32c(left + right, seed) == native.crc32c(right, native.crc32c(left, seed))

@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 
 from sadik.kernels.buffers import Buffer
 
+PATHS: Final[tuple[str, ...]]
+"""Ways to compute a CRC that this processor has, the best first."""
 RECORD_HEADER_BYTES: Final[int]
 INDEX_ENTRY_BYTES: Final[int]
 SEQ_MAX: Final[int]
@@ -69,6 +71,9 @@ class Record(NamedTuple):
     flags: int
     name: bytes
     value: bytes
+
+def use_path(name: str) -> None:
+    """Compute CRCs of this module by one of ``PATHS``; for tests. ValueError when it is not there."""
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
     """CRC-32C (Castagnoli) of ``data``, continuing from ``seed``, the CRC of what came before.

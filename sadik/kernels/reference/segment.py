@@ -11,6 +11,7 @@ from typing import NamedTuple
 from sadik.errors import CorruptRecord
 from sadik.kernels.buffers import Buffer
 
+PATHS = ("plain",)
 RECORD_HEADER_BYTES = 48
 INDEX_ENTRY_BYTES = 40
 SEQ_MAX = (1 << 48) - 1
@@ -80,6 +81,11 @@ def _table() -> list[int]:
 
 
 _TABLE = _table()
+
+
+def use_path(name: str) -> None:
+    if name not in PATHS:
+        raise ValueError(f"there is no path {name!r} here")
 
 
 def crc32c(data: Buffer, seed: int = 0) -> int:
