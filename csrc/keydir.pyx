@@ -1,21 +1,26 @@
-# The log engine's index. The stub is the contract; here is how it is made.
+# The log engine's index. The stub is the contract; keydir_table.pxd says how keys lie in memory, keydir_read.pxd how records
+# are read. One table per partition (the top bits of the digest), each made when its first key comes.
 #
-# One table per partition (the top bits of the digest), open addressing, 32-byte slots. A slot's home is the next digest bits scaled
-# to the table's capacity, so homes rise with digests, and keys that collide are kept in order too: the whole table is sorted by
-# digest, and a scan is a walk. Invariants: slots between a key's home and its place are all taken; no place is below
-# its home; a run never wraps (there is a tail behind the last home); the last slot of the allocation is always empty.
+# Above 600 lines because it is one class: what is counted per segment and space must move with every change of a slot.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBuffer_Release
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
 
 from buffers cimport acquire
+from keydir_read cimport (
+    ABSENT, BatchWork, ERROR, Plan, Probe, STORED, guard_install, guard_run, read_bodies, read_body, read_header,
+    read_headers, read_name_and_body,
+)
+from keydir_table cimport (
+    SLOT_DEAD, SLOT_REMOVED, SLOT_UNREADABLE, Slot, Table, bit_length, byteswap64, close_gap, home, holds, insert,
+    length_class, prefetch, seek, slot_bytes,
+)
 from record cimport (
-    FLAG_DEAD_, FLAG_REMOVED_, FLAG_SYSTEM_, FLAG_UNREADABLE_, RECORD_HEADER, RECORD_SEQ_MAX, crc32c_extend,
-    crc32c_prepare, index_entry, record_bytes, record_flags, record_header, record_header_valid, record_name_length,
-    record_salt, record_salt_set,
+    FLAG_DEAD_, FLAG_REMOVED_, FLAG_SYSTEM_, FLAG_UNREADABLE_, RECORD_HEADER, RECORD_SEQ_MAX, crc32c_prepare,
+    index_entry, record_bytes, record_flags, record_header, record_name_length, record_salt, record_salt_set,
 )
 
 from typing import NamedTuple
@@ -25,56 +30,13 @@ from sadik.errors import CorruptRecord
 crc32c_prepare()
 
 
-cdef extern from *:
-    """
-    #define byteswap64(x) __builtin_bswap64(x)
-    #define prefetch(p) __builtin_prefetch(p)
-    static inline uint64_t scaled(uint64_t fraction, uint64_t range) {
-        return (uint64_t)(((unsigned __int128)fraction * range) >> 64);
-    }
-    static inline unsigned bit_length(uint32_t x) { return x ? 32u - (unsigned)__builtin_clz(x) : 0u; }
-    """
-    uint64_t byteswap64(uint64_t x) nogil
-    void prefetch(const void* p) nogil
-    uint64_t scaled(uint64_t fraction, uint64_t range) nogil
-    unsigned bit_length(uint32_t x) nogil
-
-cdef extern from "guard.h" nogil:
-    ctypedef void (*guard_work_t)(void*) noexcept
-    int guard_install()
-    int guard_run(guard_work_t work, void* argument)
-    void guard_barrier()
-
 cdef enum:
-    STORED = 0
-    ABSENT = 1
-    ERROR = 2
-    # A slot's own flags, the low four bits of `meta`.
-    SLOT_DEAD = 1
-    SLOT_UNREADABLE = 2
-    SLOT_REMOVED = 4
     # How a record is taken in.
     LIVE = 0
     NEWER = 1
     SEGMENTS_MAX = 65535
     SPACES_MAX = 65535
     WINDOW = 32
-    GALLOP_AFTER = 24
-    CAPACITY_MIN = 8
-
-cdef struct Slot:
-    uint64_t high       # digest, first half as a big-endian number
-    uint64_t low
-    uint64_t meta       # sequence number 48, length class 12, flags 4; zero means empty
-    uint16_t segment
-    uint16_t space      # index into the spaces
-    uint32_t offset
-
-cdef struct Table:
-    Slot* slots
-    uint32_t capacity   # homes are 0 .. capacity - 1
-    uint32_t allocated  # capacity and tail
-    uint32_t used
 
 cdef struct Segment:
     const uint8_t* base
@@ -92,152 +54,12 @@ cdef struct Space:
     int64_t live
     int64_t slots
 
-cdef struct Probe:
-    # What a guarded step reads and tells. Results are written once, at its end.
-    const uint8_t* record
-    uint64_t room
-    const record_salt* salt
-    uint64_t offset
-    uint8_t digest[16]
-    uint8_t* target
-    record_header header
-    bint sound
-
-cdef struct Plan:
-    # One operation of a batch between its steps.
-    Slot* slot
-    Table* table
-    uint64_t high
-    uint64_t low
-    const uint8_t* record
-    const record_salt* salt
-    uint64_t room
-    uint64_t offset
-    uint32_t name_length
-    uint32_t value_length
-    uint32_t body_crc
-    uint32_t status
-
-cdef struct BatchWork:
-    Plan* plans
-    const uint8_t* digests
-    Py_ssize_t first
-    Py_ssize_t stop
-    uint8_t* target
-    uint64_t at
-    int64_t* offsets
-
 
 class Location(NamedTuple):
     segment: int
     offset: int
     seq: int
     flags: int
-
-
-cdef inline unsigned length_class(uint32_t length) noexcept nogil:
-    """Eight significant bits of a length, rounded up, in 12 bits."""
-    cdef unsigned exponent, mantissa
-    if length < 128:
-        return length
-    exponent = bit_length(length) - 8
-    mantissa = <unsigned>((<uint64_t>length + ((<uint64_t>1 << exponent) - 1)) >> exponent)
-    if mantissa == 256:
-        mantissa = 128
-        exponent += 1
-    return ((exponent + 1) << 7) | (mantissa - 128)
-
-
-cdef inline int64_t class_bytes(unsigned code) noexcept nogil:
-    if code < 128:
-        return code
-    return <int64_t>(128 + (code & 127)) << ((code >> 7) - 1)
-
-
-cdef inline int64_t slot_bytes(const Slot* slot) noexcept nogil:
-    return class_bytes((slot.meta >> 4) & 0xfff)
-
-
-cdef inline bint below(const Slot* slot, uint64_t high, uint64_t low) noexcept nogil:
-    """Whether a slot is taken by a smaller digest."""
-    return slot.meta != 0 and (slot.high < high or (slot.high == high and slot.low < low))
-
-
-cdef inline bint holds(const Slot* slot, uint64_t high, uint64_t low) noexcept nogil:
-    return slot.meta != 0 and slot.high == high and slot.low == low
-
-
-cdef void read_header(void* argument) noexcept nogil:
-    cdef Probe* probe = <Probe*>argument
-    cdef record_header header
-    memcpy(&header, probe.record, RECORD_HEADER)
-    # The bytes come from a map that may change under us: check and use this copy, never the map again.
-    probe.sound = (
-        record_header_valid(probe.salt, probe.offset, &header)
-        and record_bytes(&header) <= probe.room
-        and memcmp(header.digest, probe.digest, 16) == 0
-    )
-    probe.header = header
-
-
-cdef void read_body(void* argument) noexcept nogil:
-    cdef Probe* probe = <Probe*>argument
-    cdef uint32_t name_length = record_name_length(&probe.header)
-    cdef const uint8_t* name = probe.record + RECORD_HEADER
-    cdef uint32_t state = crc32c_extend(0xffffffffu, name, name_length)
-    memcpy(probe.target, name + name_length, probe.header.value_length)
-    state = crc32c_extend(state, probe.target, probe.header.value_length)
-    probe.sound = ~state == probe.header.body_crc
-
-
-cdef void read_name_and_body(void* argument) noexcept nogil:
-    cdef Probe* probe = <Probe*>argument
-    cdef uint64_t length = <uint64_t>record_name_length(&probe.header) + probe.header.value_length
-    memcpy(probe.target, probe.record + RECORD_HEADER, length)
-    probe.sound = ~crc32c_extend(0xffffffffu, probe.target, length) == probe.header.body_crc
-
-
-cdef void read_headers(void* argument) noexcept nogil:
-    """Check the headers of a window of plans; `first` tells how far it came when a page faults."""
-    cdef BatchWork* work = <BatchWork*>argument
-    cdef Plan* plan
-    cdef record_header header
-    while work.first < work.stop:
-        plan = &work.plans[work.first]
-        if plan.status == STORED:
-            guard_barrier()
-            memcpy(&header, plan.record, RECORD_HEADER)
-            if record_header_valid(plan.salt, plan.offset, &header) and record_bytes(&header) <= plan.room and \
-                    memcmp(header.digest, work.digests + 16 * work.first, 16) == 0:
-                plan.name_length = record_name_length(&header)
-                plan.value_length = header.value_length
-                plan.body_crc = header.body_crc
-            else:
-                plan.status = ERROR
-        work.first += 1
-        guard_barrier()
-
-
-cdef void read_bodies(void* argument) noexcept nogil:
-    cdef BatchWork* work = <BatchWork*>argument
-    cdef Plan* plan
-    cdef uint32_t state
-    cdef const uint8_t* name
-    while work.first < work.stop:
-        plan = &work.plans[work.first]
-        if plan.status == STORED:
-            guard_barrier()
-            name = plan.record + RECORD_HEADER
-            state = crc32c_extend(0xffffffffu, name, plan.name_length)
-            memcpy(work.target + work.at, name + plan.name_length, plan.value_length)
-            state = crc32c_extend(state, work.target + work.at, plan.value_length)
-            if ~state == plan.body_crc:
-                work.at += plan.value_length
-            else:
-                plan.status = ERROR
-        work.first += 1
-        work.offsets[work.first] = work.at
-        guard_barrier()
 
 
 cdef class Keydir:
@@ -263,6 +85,7 @@ cdef class Keydir:
     cdef public unsigned long long doubt_below
 
     def __cinit__(self, Py_ssize_t partitions):
+        cdef uint32_t i
         if partitions < 1 or partitions > 1 << 20 or partitions & (partitions - 1):
             raise ValueError(f"partitions must be a power of two up to 2**20, not {partitions}")
         self.partitions = <uint32_t>partitions
@@ -272,6 +95,8 @@ cdef class Keydir:
         self.spaces = <Space*>calloc(self.spaces_room, sizeof(Space))
         if self.tables == NULL or self.spaces == NULL:
             raise MemoryError()
+        for i in range(self.partitions):
+            self.tables[i].bits = self.bits
         if guard_install() != 0:
             raise OSError("cannot install a handler for SIGBUS")
         # Index 0 is for spaces beyond SPACES_MAX: stored and served, but not counted.
@@ -445,95 +270,13 @@ cdef class Keydir:
     cdef inline Table* table_of(self, uint64_t high) noexcept nogil:
         return &self.tables[high >> (64 - self.bits)] if self.bits else self.tables
 
-    cdef inline uint64_t home(self, const Table* table, uint64_t high) noexcept nogil:
-        return scaled(high << self.bits, table.capacity)
-
-    cdef uint64_t seek(self, const Table* table, uint64_t high, uint64_t low) noexcept nogil:
-        """First place, from the key's home on, that is empty or whose digest is not smaller. The table is not empty."""
-        cdef uint64_t place = self.home(table, high)
-        cdef uint64_t start = place
-        cdef uint64_t step, ahead, middle
-        while below(&table.slots[place], high, low):
-            place += 1
-            if place - start == GALLOP_AFTER:
-                break
-        else:
-            return place
-        # A long run means digests that are not evenly spread. The places from home on are "smaller" up to the answer and
-        # not afterwards (empty counts as not smaller, and behind an empty place all are greater): bisect.
-        step = GALLOP_AFTER
-        ahead = place
-        while ahead < table.allocated and below(&table.slots[ahead], high, low):
-            place = ahead + 1
-            ahead += step
-            step *= 2
-        if ahead >= table.allocated:
-            ahead = table.allocated - 1
-        while place < ahead:
-            middle = (place + ahead) >> 1
-            if below(&table.slots[middle], high, low):
-                place = middle + 1
-            else:
-                ahead = middle
-        return place
-
     cdef Slot* find_slot(self, uint64_t high, uint64_t low) noexcept nogil:
         cdef Table* table = self.table_of(high)
         cdef Slot* slot
         if table.used == 0:
             return NULL
-        slot = &table.slots[self.seek(table, high, low)]
+        slot = &table.slots[seek(table, high, low)]
         return slot if holds(slot, high, low) else NULL
-
-    cdef int rebuild(self, Table* table, uint64_t capacity, uint64_t tail) except -1:
-        """Move a table to a new allocation; the tail is made longer until all fit."""
-        cdef uint64_t place, target
-        cdef Slot* slots
-        cdef Table made
-        if capacity > 0xf0000000u:
-            raise MemoryError("a partition has too many keys")
-        while True:
-            slots = <Slot*>calloc(capacity + tail, sizeof(Slot))
-            if slots == NULL:
-                raise MemoryError()
-            made.slots = slots
-            made.capacity = <uint32_t>capacity
-            made.allocated = <uint32_t>(capacity + tail)
-            target = 0
-            for place in range(table.allocated):
-                if table.slots[place].meta:
-                    target = max(target, self.home(&made, table.slots[place].high))
-                    if target >= made.allocated - 1:
-                        break
-                    slots[target] = table.slots[place]
-                    target += 1
-            else:
-                break
-            free(slots)
-            tail += tail
-        made.used = table.used
-        free(table.slots)
-        table[0] = made
-        return 0
-
-    cdef Slot* insert(self, Table* table, uint64_t high, uint64_t low) except NULL:
-        """An empty slot in its right place for a digest that is not there; counts and fields are the caller's."""
-        cdef uint64_t place, gap
-        # Nine tenths full at most, an eighth more at a time: 36 to 41 bytes a key.
-        if (<uint64_t>table.used + 1) * 10 > <uint64_t>table.capacity * 9:
-            self.rebuild(table, max(CAPACITY_MIN, table.capacity + (table.capacity >> 3) + 1), 4 + (table.capacity >> 6))
-        while True:
-            place = self.seek(table, high, low)
-            gap = place
-            while table.slots[gap].meta:
-                gap += 1
-            if gap < table.allocated - 1:
-                break
-            self.rebuild(table, table.capacity, 2 * (table.allocated - table.capacity) + 4)
-        memmove(&table.slots[place + 1], &table.slots[place], (gap - place) * sizeof(Slot))
-        table.used += 1
-        self.keys_ += 1
-        return &table.slots[place]
 
     cdef inline void uncount(self, const Slot* slot) noexcept nogil:
         """Take a slot out of the sums of its segment and space."""
@@ -561,14 +304,9 @@ cdef class Keydir:
             self.removed += 1
 
     cdef void drop(self, Table* table, uint64_t place) noexcept nogil:
-        """Empty a slot and move back those behind it that are not at home."""
-        cdef uint64_t stop = place + 1
+        """Forget a key."""
         self.uncount(&table.slots[place])
-        while table.slots[stop].meta and self.home(table, table.slots[stop].high) < stop:
-            stop += 1
-        memmove(&table.slots[place], &table.slots[place + 1], (stop - place - 1) * sizeof(Slot))
-        memset(&table.slots[stop - 1], 0, sizeof(Slot))
-        table.used -= 1
+        close_gap(table, place)
         self.keys_ -= 1
 
     cdef int take(self, uint32_t segment, const index_entry* entry, int rule) except -1:
@@ -586,7 +324,7 @@ cdef class Keydir:
         table = self.table_of(high)
         slot = NULL
         if table.used:
-            slot = &table.slots[self.seek(table, high, low)]
+            slot = &table.slots[seek(table, high, low)]
             if not holds(slot, high, low):
                 slot = NULL
         if entry.flags & FLAG_DEAD_:
@@ -600,7 +338,8 @@ cdef class Keydir:
                 return 1
             flags |= SLOT_REMOVED
         if slot == NULL:
-            slot = self.insert(table, high, low)
+            slot = insert(table, high, low)
+            self.keys_ += 1
         else:
             seq = slot.meta >> 16
             # Of two copies of one record the first met stays, unless it is unreadable and the other is not.
@@ -649,7 +388,7 @@ cdef class Keydir:
                 high = byteswap64(high)
                 table = self.table_of(high)
                 if table.used and size > record_bytes(&header):
-                    prefetch(&table.slots[self.home(table, high)])
+                    prefetch(&table.slots[home(table, high)])
                 ahead += record_bytes(&header)
                 leading += 1
             if size - at < RECORD_HEADER:
@@ -689,7 +428,7 @@ cdef class Keydir:
                     high = byteswap64(high)
                     table = self.table_of(high)
                     if table.used:
-                        prefetch(&table.slots[self.home(table, high)])
+                        prefetch(&table.slots[home(table, high)])
                 seq_min = min(seq_min, lines[i].seq)
                 seq_max = max(seq_max, lines[i].seq)
                 if not lines[i].flags & FLAG_SYSTEM_ and lines[i].seq:
@@ -743,7 +482,7 @@ cdef class Keydir:
                 table = self.table_of(high)
                 slot = NULL
                 if table.used:
-                    place = self.seek(table, high, low)
+                    place = seek(table, high, low)
                     if holds(&table.slots[place], high, low):
                         slot = &table.slots[place]
                 if lines[i].flags & FLAG_REMOVED_:
@@ -980,7 +719,7 @@ cdef class Keydir:
             plan.table = self.table_of(plan.high)
             plan.value_length = 0
             if plan.table.used:
-                place = self.home(plan.table, plan.high)
+                place = home(plan.table, plan.high)
                 prefetch(&plan.table.slots[place])
                 prefetch(&plan.table.slots[place + 2])
         for i in range(first, stop):
@@ -988,7 +727,7 @@ cdef class Keydir:
             plan.status = ERROR if self.doubt_below else ABSENT
             if plan.table.used == 0:
                 continue
-            plan.slot = &plan.table.slots[self.seek(plan.table, plan.high, plan.low)]
+            plan.slot = &plan.table.slots[seek(plan.table, plan.high, plan.low)]
             if not holds(plan.slot, plan.high, plan.low):
                 continue
             segment = &self.segments[plan.slot.segment]
@@ -1075,7 +814,7 @@ cdef class Keydir:
         partition = high >> (64 - self.bits) if self.bits else 0
         place = 0
         if self.tables[partition].used:
-            place = self.seek(&self.tables[partition], high, low)
+            place = seek(&self.tables[partition], high, low)
             if not first and holds(&self.tables[partition].slots[place], high, low):
                 place += 1
         while partition < self.partitions and len(found) < count:

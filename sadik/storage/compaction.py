@@ -169,10 +169,9 @@ class Survey:
 class Compactor:
     """Chooses victims and works on one job at a time."""
 
-    def __init__(self, log: Log, *, segment_bytes_max: int, seal: Callable[[SegmentWriter], None]) -> None:
+    def __init__(self, log: Log, *, segment_bytes_max: int) -> None:
         self._log = log
         self._segment_bytes_max = segment_bytes_max
-        self._seal = seal
         self._not_before = 0
         self.bytes_moved = 0
         self.segments_deleted = 0
@@ -190,7 +189,7 @@ class Compactor:
         return self._run(chosen, survey) if chosen else None
 
     def _choose(self, candidates: list[Segment], survey: Survey) -> list[Segment]:
-        free = self._free_bytes()
+        free = self._log.free_bytes(0)
         worth: list[tuple[float, int, Segment]] = []
         small: list[Segment] = []
         possible: list[Segment] = []
@@ -238,12 +237,6 @@ class Compactor:
         dead = [row for row in dead if row[0] < segment.SEQ_MAX]
         return [min(dead)[2]] if dead else []
 
-    def _free_bytes(self) -> int:
-        try:
-            return self._log.files.free_bytes(self._log.directory)
-        except OSError:
-            return 0
-
     def _run(self, victims: list[Segment], survey: Survey) -> Generator[int, None, None]:
         log = self._log
         room = DATA_START + sum(survey.live(victim) for victim in victims) + _SLACK_BYTES
@@ -264,7 +257,7 @@ class Compactor:
             if isinstance(error, OSError) and error.errno not in NO_ROOM:
                 victims[len(done)].evacuated = victims[len(done)].damaged
         if target.writer is not None:
-            self._seal(target.writer)
+            log.seal(target.writer)
         # A round for the copies, for whatever made other records garbage, and for earlier deletions (their
         # records may be what removals dropped here have hidden); another for the copy's footer, without which
         # rot in the copy could pass for a torn tail.

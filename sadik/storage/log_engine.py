@@ -13,43 +13,41 @@ instead of file order, and checks that cover place and segment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, cast
 
 from sadik.env.clock import Clock, SystemClock
 from sadik.env.entropy import Entropy, SystemEntropy
-from sadik.env.files import File, Files, Lock, SystemFiles
+from sadik.env.files import Files, Lock, SystemFiles
 from sadik.errors import (
     CorruptRecord,
-    DirectoryLocked,
     InternalError,
     InvalidRequest,
     StorageError,
     StorageFailed,
     StorageFull,
-    WrongFormat,
 )
 from sadik.kernels import keydir, segment
 from sadik.kernels.buffers import Buffer
-from sadik.storage.compaction import WAIT, Compactor, CopyTarget
 from sadik.storage.engine import ERROR, VALUE_BYTES_MAX, Entry, ReadBatch, Statistics, SyncRequest
-from sadik.storage.log_files import Damage, Log, SegmentWriter, SystemValue, close_quietly
+from sadik.storage.inspection import inspect
+from sadik.storage.log_directory import prepare
+from sadik.storage.log_files import (
+    ClosedIndex,
+    Damage,
+    Log,
+    NoSegment,
+    SegmentWriter,
+    SystemValue,
+)
+from sadik.storage.maintenance import Maintenance
 from sadik.storage.recovery import ACCEPTED_LOSS, Recovery, Tail, system_digest
-from sadik.storage.segment_file import DATA_START, LOG, Reader, Run, Segment, walk, write_whole
-from sadik.storage.snapshot import write_snapshot
+from sadik.storage.segment_file import DATA_START, LOG
 
 SEGMENT_BYTES_MAX: Final = 128 << 20
 SEGMENT_BYTES_LIMIT: Final = 4 << 30
 SYSTEM_VALUE_BYTES_MAX: Final = 1 << 20
-_FORMAT_FILE: Final = "FORMAT"
-_FORMAT_WORD: Final = b"sadik log engine "
-_FORMAT_VERSION: Final = 1
-_LOCK_FILE: Final = "LOCK"
 _RESERVE_SHARE: Final = 16
-_CLOSE_SNAPSHOT_BYTES: Final = 1 << 30
-_SWEEP_TABLES: Final = 64
-_SLOTS_PER_STEP: Final = 1 << 15
 
 
 class LogEngine:
@@ -62,19 +60,16 @@ class LogEngine:
             it.
     """
 
-    def __init__(self, log: Log, lock: Lock, *, segment_bytes_max: int, reserve_bytes: int) -> None:
+    def __init__(
+        self, log: Log, lock: Lock, *, tails: list[Tail], segment_bytes_max: int, reserve_bytes: int
+    ) -> None:
         self._log = log
         self._lock = lock
         self._keydir = log.index
         self._read = log.index.read
         self._index = log.index.put
-        self._none = _NoSegment()
-        self._writer: SegmentWriter | _NoSegment = self._none
-        self._sealing: list[SegmentWriter] = []
-        self._tails: list[Tail] = []
-        self._job: Generator[int, None, None] | None = None
-        self._job_waits = False
-        self._snapshotting: Segment | None = None
+        self._none = NoSegment()
+        self._writer: SegmentWriter | NoSegment = self._none
         self._request: SyncRequest | None = None
         self._durable = 0
         self._failed: str | None = None
@@ -82,7 +77,7 @@ class LogEngine:
         self._closed = False
         self.segment_bytes_max = segment_bytes_max
         self.reserve_bytes = reserve_bytes
-        self._compactor = Compactor(log, segment_bytes_max=segment_bytes_max, seal=self._seal)
+        self._maintenance = Maintenance(log, segment_bytes_max=segment_bytes_max, tails=tails)
 
     @classmethod
     def open(
@@ -111,7 +106,7 @@ class LogEngine:
         if not 4096 <= segment_bytes_max < SEGMENT_BYTES_LIMIT:
             raise InvalidRequest(f"segment_bytes_max must be from 4096 to 2**32 - 1, not {segment_bytes_max}")
         files = files if files is not None else SystemFiles()
-        lock = _prepare(files, directory)
+        lock = prepare(files, directory)
         try:
             log = Log(
                 directory,
@@ -123,9 +118,14 @@ class LogEngine:
             recovery = Recovery(log)
             recovery.run()
             if reserve_bytes is None:
-                reserve_bytes = min(segment_bytes_max, _free_bytes(log) // _RESERVE_SHARE)
-            engine = cls(log, lock, segment_bytes_max=segment_bytes_max, reserve_bytes=reserve_bytes)
-            engine._tails = recovery.tails
+                reserve_bytes = min(segment_bytes_max, log.free_bytes(1 << 62) // _RESERVE_SHARE)
+            engine = cls(
+                log,
+                lock,
+                tails=recovery.tails,
+                segment_bytes_max=segment_bytes_max,
+                reserve_bytes=reserve_bytes,
+            )
             engine._start()
         except BaseException:
             lock.release()
@@ -135,31 +135,17 @@ class LogEngine:
     def _start(self) -> None:
         """Copy what is readable but not known to be durable, and make it so."""
         log = self._log
-        for _ in self._copy_tails():
+        for _ in self._maintenance.copy_tails():
             pass
         self._durable = log.seq_next - 1
         try:
-            self._sync_tails()
+            self._maintenance.sync_tails()
             self.sync()
             # The footer of the copy, and the end of the old segment in its successor.
             self.sync()
         except StorageFailed:
             self._close_files()
             raise
-
-    def _sync_tails(self) -> None:
-        """Where there was no room to copy: the next best, which a sync that failed earlier makes
-        worthless.
-        """
-        for tail in self._tails:
-            try:
-                file = self._log.files.open(tail.segment.path)
-                try:
-                    file.sync()
-                finally:
-                    close_quietly(file)
-            except OSError as error:
-                raise StorageFailed(f"{tail.segment.path} cannot be synced: {error}") from error
 
     # Reading
 
@@ -185,7 +171,7 @@ class LogEngine:
     def scan(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
         found = [Entry._make(row) for row in self._keydir.scan(after, stop, count)]
         for entry in found:
-            if entry.value is None and self._examine(entry.digest):
+            if entry.value is None and inspect(self._log, entry.digest):
                 return [Entry._make(row) for row in self._keydir.scan(after, stop, count)]
         return found
 
@@ -198,52 +184,17 @@ class LogEngine:
         better = False
         for number, status in enumerate(batch.status):
             if status == ERROR:
-                better |= self._examine(bytes(view[16 * number : 16 * number + 16]))
+                better |= inspect(self._log, bytes(view[16 * number : 16 * number + 16]))
         return better
 
     def _read_again(self, digest: Buffer) -> bytes | None:
-        if self._examine(bytes(digest)):
+        if inspect(self._log, bytes(digest)):
             return self._read(digest)
         found = self._keydir.find(digest)
         if found is None or found.seq < self._keydir.doubt_below:
             raise CorruptRecord("a newer record of this key may lie in an unreadable region")
         number = self._log.segments[found.segment].number
         raise CorruptRecord(f"segment {number}, offset {found.offset}: the record is unreadable")
-
-    def _examine(self, digest: bytes) -> bool:
-        """A record cannot be read. If its place came from a snapshot, believe the data instead; else remember
-        and report it.
-
-        Returns:
-            Whether another try can succeed.
-        """
-        found = self._keydir.find(digest)
-        if found is None or found.flags & segment.FLAG_UNREADABLE or found.seq < self._keydir.doubt_below:
-            return False
-        made = self._log.segments[found.segment]
-        if made.trusted:
-            made.trusted = False
-            if self._relocate(made) and self._keydir.find(digest) != found:
-                return True
-        self._keydir.flag_unreadable(digest)
-        made.damaged = True
-        self._log.damage(Damage(made.number, found.offset, 0, "a read failed its check"))
-        return False
-
-    def _relocate(self, made: Segment) -> int:
-        """Correct the places of a segment's keys by its data; returns how many were wrong."""
-        try:
-            file = self._log.files.open(made.path)
-        except OSError:
-            return 0
-        corrected = 0
-        try:
-            for piece in walk(Reader(file), made.codec, DATA_START, made.end):
-                if isinstance(piece, Run):
-                    corrected += self._keydir.relocate(made.handle, piece.scan.entries)
-        finally:
-            close_quietly(file)
-        return corrected
 
     # Writing
 
@@ -323,7 +274,7 @@ class LogEngine:
         self._active().segment.pinned += segment.RECORD_HEADER_BYTES
         return ticket
 
-    def _append(self, encode: Callable[[SegmentWriter | _NoSegment], bytes], *, urgent: bool = False) -> int:
+    def _append(self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool = False) -> int:
         """Write records, all or none, and index them; returns the last one's ticket."""
         writer, records = self._write(encode, urgent=urgent)
         if records:
@@ -337,7 +288,7 @@ class LogEngine:
         return self._log.seq_next - 1
 
     def _write(
-        self, encode: Callable[[SegmentWriter | _NoSegment], bytes], *, urgent: bool
+        self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool
     ) -> tuple[SegmentWriter, bytes]:
         """Write records at the tail of the active segment; the tail is not moved yet."""
         plain = self._writer
@@ -359,12 +310,12 @@ class LogEngine:
 
     def _active(self) -> SegmentWriter:
         writer = self._writer
-        if isinstance(writer, _NoSegment):
+        if isinstance(writer, NoSegment):
             raise InternalError("there is no active segment")
         return writer
 
     def _encode_slowly(
-        self, encode: Callable[[SegmentWriter | _NoSegment], bytes], *, urgent: bool = False
+        self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool = False
     ) -> tuple[SegmentWriter, bytes]:
         """Whatever keeps a write from the fast path: no segment yet, a full one, a mark that is due, a disk
         that may be full.
@@ -374,11 +325,14 @@ class LogEngine:
             raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
         # At the start of a segment everything fits that fits at all: this gives the length, and refuses what
         # cannot be.
-        length = len(encode(self._none))
+        try:
+            length = len(encode(self._none))
+        except OverflowError as error:
+            raise InvalidRequest(f"a number is too large, or a batch reaches 4 GiB: {error}") from error
         room = max(self.segment_bytes_max, DATA_START + length)
         free = None if urgent else self._check_free(length)
         writer = self._writer
-        if isinstance(writer, _NoSegment) or writer.tail + length > writer.room:
+        if isinstance(writer, NoSegment) or writer.tail + length > writer.room:
             if isinstance(writer, SegmentWriter):
                 self._leave(writer)
             writer = self._writer = SegmentWriter.create(self._log, kind=LOG, room=room)
@@ -398,14 +352,14 @@ class LogEngine:
         return writer, encode(writer)
 
     def _check_free(self, length: int) -> int:
-        free = _free_bytes(self._log)
+        free = self._log.free_bytes(1 << 62)
         if free - length < self.reserve_bytes:
             raise StorageFull(
                 f"{self._log.directory}: {free} bytes are free, {self.reserve_bytes} are kept for compaction"
             )
         return free
 
-    def _refused(self, writer: SegmentWriter | _NoSegment, error: OSError) -> StorageError:
+    def _refused(self, writer: SegmentWriter | NoSegment, error: OSError) -> StorageError:
         """Undo a failed write; returns what to raise."""
         assert isinstance(writer, SegmentWriter), "nothing is written without a segment"
         refused = writer.roll_back(error)
@@ -495,11 +449,6 @@ class LogEngine:
     def durable_ticket(self) -> int:
         return self._durable
 
-    @property
-    def sync_wanted(self) -> bool:
-        """Maintenance cannot go on before a sync."""
-        return self._job_waits or bool(self._sealing)
-
     def sync_begin(self) -> SyncRequest | None:
         self._check_open()
         if self._sync_failed:
@@ -528,7 +477,7 @@ class LogEngine:
             active.mark_due = True
             active.limit = -1
         if self._failed is None:
-            self._finish_sealing()
+            self._log.finish_sealing()
 
     def sync(self) -> None:
         self._check_open()
@@ -553,104 +502,24 @@ class LogEngine:
         if records:
             made.note(records, made.header.seq_first, self._log.seq_next - 1)
         self._writer = self._none
-        self._seal(writer)
-
-    def _seal(self, writer: SegmentWriter) -> None:
-        self._sealing.append(writer)
-        self._finish_sealing()
-
-    def _finish_sealing(self) -> None:
-        """Give durable segments their footer, and let those go whose footer is durable too."""
-        for writer in list(self._sealing):
-            if writer.synced != writer.tail:
-                continue
-            if not writer.footed:
-                writer.write_footer()
-                if writer.synced != writer.tail:
-                    continue
-            writer.segment.sealed = True
-            self._sealing.remove(writer)
-            self._log.writers.remove(writer)
-            self._log.close_later(writer.file)
+        self._log.seal(writer)
 
     # Background work
+
+    @property
+    def sync_wanted(self) -> bool:
+        """Maintenance cannot go on before a sync."""
+        return self._maintenance.waits or bool(self._log.sealing)
 
     def maintain(self, bytes_max: int) -> bool:
         self._check_open()
         if self._failed is not None:
             return False
-        moved = 0
-        while moved < bytes_max:
-            if self._job is None:
-                self._job = self._next_job()
-                if self._job is None:
-                    return False
-            try:
-                step = next(self._job)
-            except StopIteration:
-                self._job = None
-                self._job_waits = False
-                # Even a job of no bytes has cost something.
-                moved += 1
-                continue
-            except StorageFailed as error:
-                self._job = None
-                self._fail(str(error))
-                return False
-            self._job_waits = step == WAIT
-            if step == WAIT:
-                return False
-            moved += step
-        return True
-
-    def _next_job(self) -> Generator[int, None, None] | None:
-        if self._tails:
-            return self._copy_tails()
-        busy = {writer.handle for writer in self._log.writers}
-        job = self._compactor.next_job(busy)
-        if job is not None:
-            return job
-        for made in sorted(self._log.segments.values(), key=lambda s: s.number):
-            if self._wants_snapshot(made) and made.handle not in busy:
-                return write_snapshot(self._log, made)
-        if self._keydir.sweep(0):
-            return self._sweep()
-        return None
-
-    def _wants_snapshot(self, made: Segment) -> bool:
-        # Of a segment where nothing counts not even the header may be durable: a snapshot would vouch for it.
-        return made.sealed and made.end > DATA_START and not made.indexed and not made.damaged
-
-    def _sweep(self) -> Generator[int, None, None]:
-        """Drop the keys of retired spaces from the index."""
-        while self._keydir.sweep(_SWEEP_TABLES):
-            yield _SLOTS_PER_STEP
-
-    def _copy_tails(self) -> Generator[int, None, None]:
-        """Move what only the memory may have into a new segment; without room it stays, and is tried again
-        later.
-        """
-        log = self._log
-        room = DATA_START + sum(tail.stop - tail.start for tail in self._tails)
-        target = CopyTarget(log, room)
         try:
-            while self._tails:
-                tail = self._tails[-1]
-                file = log.files.open(tail.segment.path)
-                try:
-                    for piece in walk(Reader(file), tail.segment.codec, tail.start, tail.stop):
-                        if isinstance(piece, Run):
-                            yield len(piece.data) + target.copy(tail.segment, piece, tail.hides)
-                finally:
-                    close_quietly(file)
-                self._tails.pop()
-                tail.segment.sealed = True
-        except StorageFailed:
-            raise
-        except (StorageError, OSError):
-            pass
-        if target.writer is not None:
-            self._seal(target.writer)
+            return self._maintenance.step(bytes_max)
+        except StorageFailed as error:
+            self._fail(str(error))
+            return False
 
     # Figures and the end
 
@@ -677,8 +546,8 @@ class LogEngine:
             writable=self._failed is None,
             details={
                 "torn_bytes": log.torn_bytes,
-                "compacted_bytes": self._compactor.bytes_moved,
-                "compacted_segments": self._compactor.segments_deleted,
+                "compacted_bytes": self._maintenance.compactor.bytes_moved,
+                "compacted_segments": self._maintenance.compactor.segments_deleted,
                 "doubt_below_ticket": log.index.doubt_below,
                 "failure": self._failed or "",
             },
@@ -688,9 +557,7 @@ class LogEngine:
         if self._closed:
             return
         self._request = None
-        if self._job is not None:
-            self._job.close()
-            self._job = None
+        self._maintenance.stop()
         failure: StorageFailed | None = None
         if isinstance(self._writer, SegmentWriter):
             self._leave(self._writer)
@@ -698,25 +565,12 @@ class LogEngine:
             if not self._sync_failed:
                 self.sync()
                 self.sync()
-                self._snapshots()
+                self._maintenance.write_snapshots(self.sync)
         except StorageFailed as error:
             failure = error
         self._close_files()
         if failure is not None:
             raise failure
-
-    def _snapshots(self) -> None:
-        """Snapshots of the newest segments that have none, as far as it takes little time."""
-        left = _CLOSE_SNAPSHOT_BYTES
-        for made in sorted(self._log.segments.values(), key=lambda s: -s.number):
-            left -= made.size
-            if left < 0 or self._failed is not None:
-                break
-            if self._wants_snapshot(made):
-                for step in write_snapshot(self._log, made):
-                    if step == WAIT:
-                        self.sync()
-        self.sync()
 
     def _close_files(self) -> None:
         log = self._log
@@ -726,101 +580,14 @@ class LogEngine:
         self._closed = True
         self._fail("the engine is closed")
         self._writer = self._none
-        self._sealing.clear()
+        log.sealing.clear()
         log.writers.clear()
         # Reads end too. The maps go with the index.
         self._read = _closed_read
-        self._keydir = log.index = cast(keydir.Keydir, _Closed())
+        self._keydir = log.index = cast(keydir.Keydir, ClosedIndex())
         log.segments.clear()
         self._lock.release()
 
 
-class _NoSegment:
-    """Stands for the active segment while there is none: nothing fits, so every write takes the slow path
-    first.
-    """
-
-    def __init__(self) -> None:
-        self.codec = segment.Codec(bytes(16))
-        self.encode = self.codec.encode
-        self.tail = DATA_START
-        self.limit = -1
-        self.handle = -1
-
-    def write_at(self, data: Buffer, offset: int) -> int:
-        raise InternalError("there is no active segment")
-
-    def finish(self, data: bytes, taken: int) -> None:
-        raise InternalError("there is no active segment")
-
-
-class _Closed:
-    """The index of a closed engine."""
-
-    def __getattr__(self, name: str) -> object:
-        raise StorageFailed("the engine is closed")
-
-
 def _closed_read(digest: Buffer) -> bytes | None:
     raise StorageFailed("the engine is closed")
-
-
-def _free_bytes(log: Log) -> int:
-    """Bytes that may still be written; a file system that does not say is not in the way."""
-    try:
-        return log.files.free_bytes(log.directory)
-    except OSError:
-        return 1 << 62
-
-
-def _prepare(files: Files, directory: str) -> Lock:
-    """Make and lock the directory, and check that it is one of ours."""
-    try:
-        files.make_directory(directory)
-        lock = files.lock(f"{directory}/{_LOCK_FILE}")
-    except BlockingIOError as error:
-        raise DirectoryLocked(f"{directory} is in use by another process") from error
-    except OSError as error:
-        raise StorageError(f"{directory} cannot be opened: {error}") from error
-    try:
-        _check_format(files, directory)
-    except OSError as error:
-        lock.release()
-        raise StorageError(f"{directory} cannot be opened: {error}") from error
-    except BaseException:
-        lock.release()
-        raise
-    return lock
-
-
-def _check_format(files: Files, directory: str) -> None:
-    path = f"{directory}/{_FORMAT_FILE}"
-    if files.exists(path):
-        file = files.open(path)
-        try:
-            words = file.read_at(256, 0)
-        finally:
-            close_quietly(file)
-        version = words.removeprefix(_FORMAT_WORD).strip()
-        if not words.startswith(_FORMAT_WORD) or not version.isdigit():
-            raise WrongFormat(f"{path} is not that of a log")
-        if int(version) > _FORMAT_VERSION:
-            raise WrongFormat(f"{path}: version {int(version)}, this one reads up to {_FORMAT_VERSION}")
-        return
-    # Names above first: who finds a FORMAT file believes that the way to it is durable.
-    above = directory.rstrip("/")
-    while "/" in above:
-        above = above.rpartition("/")[0]
-        with suppress(PermissionError):
-            files.sync_directory(above or "/")
-    temporary = f"{path}.tmp"
-    if files.exists(temporary):
-        files.remove(temporary)
-    made: File = files.open(temporary, create=True)
-    try:
-        write_whole(made, _FORMAT_WORD + b"%d\n" % _FORMAT_VERSION, 0)
-        made.sync()
-    finally:
-        close_quietly(made)
-    files.rename(temporary, path)
-    files.sync_directory(directory)

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 from sadik.env.clock import Clock
 from sadik.env.entropy import Entropy
 from sadik.env.files import File, Files
-from sadik.errors import StorageError, StorageFailed, StorageFull
+from sadik.errors import InternalError, StorageError, StorageFailed, StorageFull
 from sadik.kernels import keydir, segment
+from sadik.kernels.buffers import Buffer
 from sadik.storage.segment_file import (
     DATA_START,
     FOOTER_BYTES,
@@ -69,6 +70,7 @@ class Log:
         segments: By keydir handle.
         writers: Of all segments that are still written or sealed. Every sync round covers all of them, so a
             later segment with a mark or footer proves that the headers of all earlier ones are durable.
+        sealing: Those of them that get no more records.
         loose: Other files to sync.
         losses: How often something was found unreadable or given up.
     """
@@ -93,6 +95,7 @@ class Log:
         self.corrupt_bytes = 0
         self.torn_bytes = 0
         self.writers: list[SegmentWriter] = []
+        self.sealing: list[SegmentWriter] = []
         self.loose: dict[str, File] = {}
         self.directory_changed = False
         self.begun_rounds = 0
@@ -102,6 +105,13 @@ class Log:
 
     def path(self, name: str) -> str:
         return f"{self.directory}/{name}"
+
+    def free_bytes(self, unknown: int) -> int:
+        """Bytes that may still be written; ``unknown`` where the file system does not say."""
+        try:
+            return self.files.free_bytes(self.directory)
+        except OSError:
+            return unknown
 
     def damage(self, found: Damage, *, records: int = 1) -> None:
         """Count and remember something unreadable; only the first ones are kept in detail."""
@@ -191,6 +201,25 @@ class Log:
         self.directory_changed = True
         self.index.detach(victim.handle)
         del self.segments[victim.handle]
+
+    def seal(self, writer: SegmentWriter) -> None:
+        """A segment gets no more records: its footer comes when all of it is durable."""
+        self.sealing.append(writer)
+        self.finish_sealing()
+
+    def finish_sealing(self) -> None:
+        """Give durable segments their footer, and let those go whose footer is durable too."""
+        for writer in list(self.sealing):
+            if writer.synced != writer.tail:
+                continue
+            if not writer.footed:
+                writer.write_footer()
+                if writer.synced != writer.tail:
+                    continue
+            writer.segment.sealed = True
+            self.sealing.remove(writer)
+            self.writers.remove(writer)
+            self.close_later(writer.file)
 
     def last_log(self) -> tuple[int, int]:
         """Number and end of the newest LOG segment, zeros when there is none."""
@@ -347,3 +376,29 @@ class SegmentWriter:
             self.append(data)
             self.tail += FOOTER_BYTES
             made.size = self.tail
+
+
+class NoSegment:
+    """Stands for the active segment while there is none: nothing fits, so every write takes the slow path
+    first.
+    """
+
+    def __init__(self) -> None:
+        self.codec = segment.Codec(bytes(16))
+        self.encode = self.codec.encode
+        self.tail = DATA_START
+        self.limit = -1
+        self.handle = -1
+
+    def write_at(self, data: Buffer, offset: int) -> int:
+        raise InternalError("there is no active segment")
+
+    def finish(self, data: bytes, taken: int) -> None:
+        raise InternalError("there is no active segment")
+
+
+class ClosedIndex:
+    """The index of a closed engine."""
+
+    def __getattr__(self, name: str) -> object:
+        raise StorageFailed("the engine is closed")

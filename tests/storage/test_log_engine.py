@@ -245,6 +245,16 @@ def test_failed_roll_back_refuses_writes_until_reopened() -> None:
     assert contents(open_log(files)) == {digest(1): b"v"}
 
 
+def test_numbers_that_fit_no_field_are_the_callers_fault() -> None:
+    engine = open_log(SimFiles())
+    for space in (-1, 1 << 32):
+        with pytest.raises(InvalidRequest):
+            engine.put(digest(1), b"n", b"v", space)
+        with pytest.raises(InvalidRequest):
+            engine.put_many([(digest(1), b"n", b"v")], space)
+    assert contents(engine) == {}
+
+
 # Spaces.
 
 
