@@ -23,6 +23,7 @@ from sadik.errors import DirectoryLocked, StorageFailed
 from sadik.node.background import BackgroundRunner, Job
 from sadik.node.birth import BirthRecord, found, read_or_found
 from sadik.node.buckets import BucketRegistry
+from sadik.node.collection import Collector
 from sadik.node.coordinator.service import Coordinator
 from sadik.node.vnode import Vnodes
 from sadik.storage.engine import Engine
@@ -32,10 +33,15 @@ log = logging.getLogger("sadik.node")
 
 _MAINTENANCE_STEP_BYTES = 256 * 1024
 _MAINTENANCE_IDLE_S = 1.0
+_COLLECTION_IDLE_S = 60.0
+_COLLECTION_SHARE = 0.05
 READ_BYTES_MAX = 16 * 1024 * 1024
 """Stored bytes one batch may read: what is beyond waits until the replies before it have gone to the
 transport.
 """
+
+_HORIZON_ALONE = (1 << 64) - 1
+"""The horizon of a one-node cluster: nobody else holds any value, however young."""
 
 EngineOpener = Callable[[NodeConfig, BirthRecord, Files, Clock, Entropy], Engine]
 
@@ -76,11 +82,11 @@ class Node:
             entropy=entropy,
             batch_capacity=config.resp.batch_operations_max,
             read_bytes_max=max(READ_BYTES_MAX, config.limits.value_bytes_max),
+            horizon=_HORIZON_ALONE,
         )
-        self.sync = SyncService(
-            engine, worker, clock, config.storage.sync, config.storage.sync_interval_ms
-        )
+        self.sync = SyncService(engine, worker, clock, config.storage.sync, config.storage.sync_interval_ms)
         self.background = BackgroundRunner(clock)
+        self.collector = Collector(self.vnodes, clock, config.limits.horizon_ms)
         self.coordinator = Coordinator(
             birth=birth,
             config=config,
@@ -174,6 +180,14 @@ class Node:
                     pause_s=_MAINTENANCE_STEP_BYTES / rate,
                 )
             )
+        self.background.start(
+            Job(
+                name="collection",
+                step=self.collector.step,
+                idle_s=_COLLECTION_IDLE_S,
+                share=_COLLECTION_SHARE,
+            )
+        )
         self.coordinator.set_ready(True)
 
     async def close(self) -> None:

@@ -21,6 +21,11 @@ class Mint(Protocol):
     @property
     def actor(self) -> int: ...
 
+    @property
+    def horizon(self) -> int:
+        """Entries without values and with smaller stamps may be forgotten: nobody holds what they cover."""
+        ...
+
     def stamp_above(self, stamp: int) -> int:
         """A stamp greater than ``stamp`` and than every stamp given before.
 
@@ -155,12 +160,17 @@ class Record:
         self, covers: versions.Entries | None, flags: int, payload: bytes, expires_at_ms: int, metadata: bytes
     ) -> None:
         current = self.stored if self.readable else b""
-        known = versions.stamp_max(current)
-        if covers:
-            known = max(known, max(stamp for _, stamp in covers))
-        stamp = self.mint.stamp_above(known)
+        if covers is None:
+            covers = versions.context(current)
+        # What the new value replaces goes first: each run of a node is another actor, and 64 of them with
+        # nothing alive would make the key read-only for ever.
+        left = versions.discard(current, covers)
+        # Above the floor too: after a restart the wall clock may read less than at the last FLUSHDB, and what
+        # is written below it would be hidden at once.
+        stamp = self.mint.stamp_above(max(versions.stamp_max(left), self.floor))
+        left = versions.forget(left, self.mint.horizon)
         self.stored = versions.event(
-            current, covers, self.mint.actor, stamp, flags, 0, expires_at_ms, metadata, payload
+            left, (), self.mint.actor, stamp, flags, 0, expires_at_ms, metadata, payload
         )
         self.readable = True
         self.changed = True

@@ -35,8 +35,8 @@ class Applied(NamedTuple):
     """What became of a stretch of a batch.
 
     Attributes:
-        taken: Operations done, counted from the stretch's first; fewer than asked when the read limit was
-            reached.
+        taken: Operations done, counted from the stretch's first, at least one; fewer than asked when the
+            read limit was reached.
         result: Statuses and values, indexed from the stretch's first.
         writes: How many of them stored a new set.
         ticket: The engine's ticket of those, 0 for none.
@@ -55,6 +55,7 @@ class Vnodes:
 
     Attributes:
         actor: This run's actor id, drawn anew whenever stored sets were given up or lost.
+        horizon: Stamp below which no other node can hold a value that this one lacks.
         ticket_last: Ticket of the latest write.
     """
 
@@ -68,8 +69,10 @@ class Vnodes:
         entropy: Entropy,
         batch_capacity: int,
         read_bytes_max: int,
+        horizon: int,
     ) -> None:
         self.engine = engine
+        self.horizon = horizon
         self.buckets = buckets
         self.clock = clock
         self.hybrid = hybrid
@@ -88,7 +91,8 @@ class Vnodes:
         self._spaces = np.frombuffer(self._spaces_bytes, dtype=np.uint32)
         self._expires = np.frombuffer(self._expires_bytes, dtype=np.int64)
         self._alive = bytes(batch_capacity)
-        self._filled_with: tuple[int, int, int] = (0, 0, 0)
+        self._filled_with: tuple[int, int] | None = None
+        self._never_expire = False
 
     # Mint, for records.
 
@@ -98,14 +102,15 @@ class Vnodes:
         """
         return self.hybrid.mint(stamp)
 
-    def redraw_actor_after_loss(self) -> bool:
-        """A new actor if the engine has lost or given up anything since the last look (DESIGN 3)."""
+    def _redraw_actor_after_loss(self) -> None:
+        """A new actor if the engine has lost or given up anything since the last look (DESIGN 3).
+
+        Asked after every read, before anything is minted on what was read.
+        """
         losses = self.engine.losses
-        if losses == self._losses_known:
-            return False
-        self._losses_known = losses
-        self.actor = random_uint64(self._entropy)
-        return True
+        if losses != self._losses_known:
+            self._losses_known = losses
+            self.actor = random_uint64(self._entropy)
 
     # The data path: plain reads and replacements in arrays.
 
@@ -144,7 +149,9 @@ class Vnodes:
             expires = memoryview(self._expires_bytes)[8 * first :]
             floors = memoryview(self._floors_bytes)[8 * first :]
             spaces = memoryview(self._spaces_bytes)[4 * first :]
+        asked = self._limit_repeats(batch, first, asked)
         stored = self.engine.read_batch(asked, digests, self._read_bytes_max)
+        self._redraw_actor_after_loss()
         count = stored.taken
         now_ms = self.clock.wall_ms()
         result = versions.apply_batch(
@@ -185,34 +192,55 @@ class Vnodes:
         self.ticket_last = ticket
         return Applied(count, result, writes, ticket, None)
 
+    def _limit_repeats(self, batch: resp.Batch, first: int, asked: int) -> int:
+        """How many of the operations may run together so that their replies stay within the read limit.
+
+        The engine counts what it reads; reads of what the same batch writes are not among that. One SET of
+        a megabyte and a thousand GETs of it fit into a megabyte of input, and their replies into a gigabyte.
+        """
+        if asked * batch.used <= self._read_bytes_max:
+            return asked
+        lengths = np.frombuffer(batch.payload_lengths, dtype=np.int64)[: first + asked]
+        if asked * int(lengths.max()) <= self._read_bytes_max:
+            return asked
+        links = np.frombuffer(self._previous, dtype=np.int32)[first : first + asked]
+        kinds = np.frombuffer(batch.kinds, dtype=np.uint8)[first : first + asked]
+        repeated = np.where((links >= first) & (kinds == resp.GET), lengths[links], 0)
+        within = int(np.searchsorted(repeated.cumsum(), self._read_bytes_max, side="right"))
+        return max(within, 1)
+
+    def follows(self, index: int) -> int:
+        """The latest SET before operation ``index`` of the prepared batch on the same address, or -1."""
+        return int.from_bytes(self._previous[4 * index : 4 * index + 4], "little", signed=True)
+
     def _lay_out(self, batch: resp.Batch, spans: Sequence[Span]) -> None:
         count = batch.count
-        first = spans[0].bucket
-        times = np.frombuffer(batch.ttl_ms, dtype=np.int64)[:count]
-        same = all(span.bucket is first for span in spans)
-        default_ttl = any(span.bucket.properties.ttl_ms is not None for span in spans)
-        if same:
-            mark = (id(first), first.space, first.floor)
-            if mark != self._filled_with:
-                # Filled whole, so that most batches find it done.
-                self._floors.fill(first.floor)
-                self._spaces.fill(first.space)
-                self._filled_with = mark
+        bucket = spans[0].bucket
+        if len(spans) == 1:
+            # Filled whole, so that most batches find it done.
+            if self._filled_with != (bucket.space, bucket.floor):
+                self._floors.fill(bucket.floor)
+                self._spaces.fill(bucket.space)
+                self._filled_with = (bucket.space, bucket.floor)
         else:
             for span in spans:
                 self._floors[span.first : span.stop] = span.bucket.floor
                 self._spaces[span.first : span.stop] = span.bucket.space
-            self._filled_with = (0, 0, 0)
-        expires = self._expires[:count]
-        if not default_ttl and times.max() < 0:
-            expires.fill(-1)
+            self._filled_with = None
+        # A TTL of -1 is eight bytes of 255, and nothing else is: counting them costs less than any arithmetic.
+        plain = batch.ttl_ms.count(255, 0, 8 * count) == 8 * count
+        if plain and all(span.bucket.properties.ttl_ms is None for span in spans):
+            if not self._never_expire:
+                self._expires.fill(-1)
+                self._never_expire = True
             return
-        if default_ttl:
-            times = times.copy()
-            for span in spans:
-                if span.bucket.properties.ttl_ms is not None:
-                    part = times[span.first : span.stop]
-                    part[part < 0] = span.bucket.properties.ttl_ms
+        self._never_expire = False
+        times = np.frombuffer(batch.ttl_ms, dtype=np.int64)[:count].copy()
+        for span in spans:
+            if span.bucket.properties.ttl_ms is not None:
+                part = times[span.first : span.stop]
+                part[part < 0] = span.bucket.properties.ttl_ms
+        expires = self._expires[:count]
         np.add(times, self.clock.wall_ms(), out=expires)
         expires[times < 0] = -1
 
@@ -223,12 +251,16 @@ class Vnodes:
 
         Raises:
             InvalidRequest: A key that is not 1 to 65535 bytes.
-            LimitReached: Their stored bytes together exceed the read limit.
+            LimitReached: Their stored bytes together exceed the read limit. A repeated address counts as
+                often as it is there: one MGET can name the same megabyte a thousand times.
         """
         found: dict[tuple[bytes, bytes], tuple[Bucket, bytes, bytes]] = {}
+        repeats: list[tuple[bytes, bytes]] = []
         for bucket, key in addresses:
             address = (bucket.name, key)
-            if address not in found:
+            if address in found:
+                repeats.append(address)
+            else:
                 name = digest.address_name(bucket.name, key)
                 found[address] = (bucket, name, digest.digest(name))
         if not found:
@@ -236,10 +268,9 @@ class Vnodes:
         stored = self.engine.read_batch(
             len(found), b"".join(item[2] for item in found.values()), self._read_bytes_max
         )
+        self._redraw_actor_after_loss()
         if stored.taken < len(found):
-            raise LimitReached(
-                f"the keys of this request hold more than {self._read_bytes_max} bytes; ask for fewer at once"
-            )
+            raise self._too_much()
         offsets = memoryview(stored.offsets).cast("q")
         now_ms = self.clock.wall_ms()
         records: dict[tuple[bytes, bytes], Record] = {}
@@ -257,7 +288,16 @@ class Vnodes:
                 now_ms=now_ms,
                 mint=self,
             )
+        if repeats:
+            bytes_asked = offsets[-1] + sum(len(records[address].stored) for address in repeats)
+            if bytes_asked > max(self._read_bytes_max, offsets[-1]):
+                raise self._too_much()
         return records
+
+    def _too_much(self) -> LimitReached:
+        return LimitReached(
+            f"the keys of this request hold more than {self._read_bytes_max} bytes; ask for fewer at once"
+        )
 
     def commit(self, records: Iterable[Record]) -> int:
         """Store the records that changed, in one batch; returns the ticket, 0 when nothing changed.

@@ -9,6 +9,7 @@ import pytest
 
 from sadik.api.resp.connection import Connection
 from sadik.api.resp.server import RespServer
+from sadik.kernels import resp
 
 TICKS_MAX = 30
 
@@ -48,20 +49,17 @@ class Server:
     in_flight_max = 1024
 
     def __init__(self) -> None:
-        self.bytes_in = Counter()
         self.bytes_out = Counter()
-        self.woken = 0
+        self.line: list[resp.Lane] = []
 
-    def new_parser(self) -> None: ...
+    def new_lane(self, connection: Connection) -> resp.Lane:
+        lane = resp.Lane(1 << 20, 1 << 20)
+        lane.attach(connection, self.line, lambda: None)
+        return lane
 
     def opened(self, connection: Connection) -> None: ...
 
     def observe(self, arrived_ns: int, replies: int) -> None: ...
-
-    def wake(self, connection: Connection) -> None:
-        self.woken += 1
-
-    wake_to_finish = wake
 
 
 @pytest.fixture
@@ -82,8 +80,8 @@ def test_input_after_the_error_is_dropped_until_the_client_ends(connection: Conn
     for _ in range(3):
         connection.data_received(b"x" * 65536)
     assert done(connection) == [b"-ERR\r\n", "eof"]
-    server = cast("Server", connection.server)
-    assert server.woken == server.bytes_in.value == 0
+    assert cast("Server", connection.server).line == []
+    assert connection.lane.received == connection.lane.buffered() == 0
     # False makes the event loop close the transport.
     assert connection.eof_received() is False
 

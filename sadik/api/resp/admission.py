@@ -13,6 +13,7 @@ from sadik.api.resp.call import Command, CommandError, Session
 from sadik.api.resp.replies import error
 
 KEY_BYTES_MAX = 65535
+QUEUE_BYTES_MAX = 64 << 20
 
 _BARRIERS = frozenset({"exec", "reset", "sadik.explain", "sadik.use", "select"})
 """Commands that others of a round must not be read ahead of: they change or show more than their records."""
@@ -32,17 +33,23 @@ class Admitted(NamedTuple):
     barrier: bool
 
 
-def admit(session: Session, arguments: list[bytes]) -> Admitted | bytes:
-    """The command to run, or the reply that says why not."""
+def admit(
+    session: Session, arguments: list[bytes], queue_bytes_max: int = QUEUE_BYTES_MAX
+) -> Admitted | bytes:
+    """The command to run, or the reply that says why not.
+
+    Args:
+        queue_bytes_max: Memory that commands queued by MULTI may take.
+    """
     try:
-        return _admit(session, arguments)
+        return _admit(session, arguments, queue_bytes_max)
     except CommandError as refused:
         if session.queue is not None:
             session.queue_failed = True
         return error(str(refused))
 
 
-def _admit(session: Session, arguments: list[bytes]) -> Admitted | bytes:
+def _admit(session: Session, arguments: list[bytes], queue_bytes_max: int) -> Admitted | bytes:
     command = table.find(arguments)
     if command is None:
         raise table.unknown_command_error(arguments)
@@ -51,7 +58,7 @@ def _admit(session: Session, arguments: list[bytes]) -> Admitted | bytes:
         raise table.wrong_arity_error(command.name)
     if not session.authenticated and "no_auth" not in command.flags:
         raise CommandError("NOAUTH Authentication required.")
-    queued = batch.queue(session, command, arguments)
+    queued = batch.queue(session, command, arguments, queue_bytes_max)
     if queued is not None:
         return queued
     keys = [arguments[position] for position in table.key_positions(command, arguments)]

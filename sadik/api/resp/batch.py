@@ -16,19 +16,27 @@ from sadik.api.resp.replies import OK, QUEUED, array
 _AT_ONCE: Final = frozenset({"multi", "exec", "discard", "quit", "reset"})
 """Commands that are not queued."""
 
+_ARGUMENT_BYTES: Final = 64
+"""About what an argument takes in memory beside its own bytes."""
 
-def queue(session: Session, command: Command, arguments: list[bytes]) -> bytes | None:
+
+def queue(session: Session, command: Command, arguments: list[bytes], bytes_max: int) -> bytes | None:
     """Queue a command whose arity fits; None where it must run now (outside of MULTI, or a command that
     steers it).
 
     Raises:
-        CommandError: The command may not be part of a batch; EXEC will refuse.
+        CommandError: The command may not be part of a batch, or the batch would take more than
+            ``bytes_max`` of memory; EXEC will refuse.
     """
     if session.queue is None or command.name in _AT_ONCE:
         return None
     if "no_multi" in command.flags:
         session.queue_failed = True
         raise CommandError("ERR Command not allowed inside a transaction")
+    size = _ARGUMENT_BYTES * (len(arguments) + 1) + sum(map(len, arguments))
+    if session.queue_bytes + size > bytes_max:
+        raise CommandError(f"LIMIT the queued commands take more than {bytes_max} bytes")
+    session.queue_bytes += size
     session.queue.append(arguments)
     return QUEUED
 
@@ -38,6 +46,7 @@ def multi(call: Call) -> bytes:
     if call.session.queue is not None:
         raise CommandError("ERR MULTI calls can not be nested")
     call.session.queue = []
+    call.session.queue_bytes = 0
     call.session.queue_failed = False
     return OK
 
@@ -64,6 +73,7 @@ def discard(call: Call) -> bytes:
 def forget(session: Session) -> None:
     """Leave MULTI; what was queued is dropped."""
     session.queue = None
+    session.queue_bytes = 0
     session.queue_failed = False
 
 

@@ -33,6 +33,7 @@ class Session:
         close_after_reply: Set by QUIT and CLIENT KILL of oneself.
         reply_mode: ``on``, ``off`` or ``skip`` (CLIENT REPLY).
         queue: Commands since MULTI, None outside of it.
+        queue_bytes: About the memory they take.
         queue_failed: A command was refused while queueing, so EXEC must abort.
     """
 
@@ -51,6 +52,7 @@ class Session:
     close_after_reply: bool = False
     reply_mode: str = "on"
     queue: list[list[bytes]] | None = None
+    queue_bytes: int = 0
     queue_failed: bool = False
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from sadik.api.resp.call import Session
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _HIGH_WATER_BYTES = 256 * 1024
 _LINGER_TICKS_MAX = 30
 """Longest lingering, in ticks of the server (seconds): 64 MiB at 20 Mbit/s."""
+_BACKLOG_BYTES = 64 * 1024
+"""Input that may wait for the next turn while more is read."""
 
 
 class Held(NamedTuple):
@@ -35,34 +38,38 @@ class Held(NamedTuple):
     arrived_ns: int
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BaseProtocol):
     """Attributes:
     fast: Plain GETs and SETs may go through the batch; false in MULTI, before AUTH, and with replies
         switched off.
     pending: Commands taken from the input before the connection was blocked; they run before anything newer.
     closing: No more input is run. lost: The transport is gone.
     lingering: Input is read only to be dropped; that ends with a tick without any, or after ``linger_ticks``.
-    dropped: Some was, since the last tick.
-    queued: The server has it on its list for the next turn.
+    finishing: The client sends nothing more: once what it sent is run, the connection ends.
+    backlogged: It has sent more than a turn runs, and is not read from until that is done.
     blocked: Nothing is pulled from it now: it does not read its replies, or too much of it is in flight.
+    lane: Its input. The event loop calls ``lane.receive`` itself, with nothing of ours in between; the lane
+        is *plain* while no attribute here asks for a second look.
+    received: Bytes of input at the last tick, to tell who is idle.
     """
 
     __slots__ = (
         "active_ns",
+        "backlogged",
         "blocked",
         "closing",
-        "dropped",
+        "data_received",
         "fast",
+        "finishing",
         "held",
         "in_flight",
+        "lane",
         "linger_ticks",
         "lingering",
         "lost",
         "over_soft_since_ns",
-        "parser",
         "pending",
-        "prefix",
-        "queued",
+        "received",
         "server",
         "session",
         "transport",
@@ -71,16 +78,17 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server: RespServer) -> None:
         self.server = server
-        self.parser = server.new_parser()
+        self.lane = server.new_lane(self)
+        self.data_received: Callable[[bytes], None] = self.lane.receive
         self.session: Session = cast("Session", None)
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.fast = False
-        self.queued = False
+        self.finishing = False
         self.blocked = False
+        self.backlogged = False
         self.closing = False
         self.lingering = False
         self.linger_ticks = _LINGER_TICKS_MAX
-        self.dropped = False
         self.lost = False
         self.write_paused = False
         self.held: deque[Held] = deque()
@@ -88,29 +96,22 @@ class Connection(asyncio.Protocol):
         self.in_flight = 0
         self.over_soft_since_ns = 0
         self.active_ns = 0
-        self.prefix = b""
+        self.received = 0
 
-    # asyncio.Protocol
+    # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self.server.opened(self)
 
-    def data_received(self, data: bytes) -> None:
-        if self.closing:
-            self.dropped = True
-            return
-        self.server.bytes_in.value += len(data)
-        self.parser.feed(data)
-        if not self.queued:
-            self.server.wake(self)
-
     def eof_received(self) -> bool:
         if self.lingering:
             return False
         # Everything pipelined before the end is still run and answered; then the server closes.
-        self.server.wake_to_finish(self)
+        self.finishing = True
+        self.settle_lane()
+        self.wake()
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -118,6 +119,7 @@ class Connection(asyncio.Protocol):
         self.lost = True
         self.held.clear()
         self.pending.clear()
+        self.settle_lane()
         self.server.closed(self)
 
     def pause_writing(self) -> None:
@@ -136,8 +138,21 @@ class Connection(asyncio.Protocol):
         """Take over what a command may have changed in the session."""
         session = self.session
         self.fast = session.authenticated and session.queue is None and session.reply_mode == "on"
-        self.parser.authenticated = session.authenticated
-        self.prefix = bytes([len(session.bucket)]) + session.bucket
+        self.lane.authenticated = session.authenticated
+        self.lane.prefix = bytes([len(session.bucket)]) + session.bucket
+        self.settle_lane()
+
+    def settle_lane(self) -> None:
+        """Tell the lane whether a turn may take from it without asking here."""
+        self.lane.deaf = self.closing
+        self.lane.plain = self.fast and not (
+            self.closing or self.blocked or self.backlogged or self.finishing or self.pending or self.held
+        )
+
+    def wake(self) -> None:
+        """There is something to run in the next turn."""
+        if not self.closing:
+            self.lane.enlist()
 
     def send(self, data: bytes, replies: int, ticket: int, arrived_ns: int) -> None:
         """Send now, or after ``ticket`` and everything before it is durable (0: nothing to wait for)."""
@@ -146,8 +161,7 @@ class Connection(asyncio.Protocol):
         if ticket or self.held:
             self.held.append(Held(ticket, replies, data, arrived_ns))
             self.in_flight += replies
-            if self.in_flight >= self.server.in_flight_max:
-                self._settle()
+            self._settle()
             return
         self.write(data)
 
@@ -172,18 +186,21 @@ class Connection(asyncio.Protocol):
         self._settle()
 
     def fail_held(self, error: bytes) -> None:
-        """Answer everything held with an error: whether it happened is unknown."""
-        replies = sum(item.replies for item in self.held)
+        """Answer every write that is held with an error, whether it happened is unknown; the reads between
+        them as they are.
+        """
+        parts = [error * item.replies if item.ticket else item.data for item in self.held]
         self.held.clear()
         self.in_flight = 0
-        if replies and not self.lost:
-            self.write(error * replies)
+        if parts and not self.lost:
+            self.write(b"".join(parts))
         self._settle()
 
     def close_after_replies(self) -> None:
         """Run nothing more; close once what is owed is sent."""
         self.closing = True
         self.lingering = False
+        self.settle_lane()
         self._finish()
 
     def linger_after_replies(self) -> None:
@@ -191,17 +208,18 @@ class Connection(asyncio.Protocol):
         self.closing = True
         self.lingering = True
         # The error may fall just before a tick; the client has at least one whole one to go on sending.
-        self.dropped = True
-        self.blocked = False
+        self.lane.dropped = True
+        self.blocked = self.backlogged = False
+        self.settle_lane()
         self.transport.resume_reading()
         self._finish()
 
     def linger_tick(self) -> None:
         """A tick of the server has passed: close if nothing came meanwhile, or if it takes too long."""
         self.linger_ticks -= 1
-        if not self.dropped or self.linger_ticks <= 0:
+        if not self.lane.dropped or self.linger_ticks <= 0:
             self.close_after_replies()
-        self.dropped = False
+        self.lane.dropped = False
 
     def _finish(self) -> None:
         if self.held or self.transport.is_closing():
@@ -216,11 +234,35 @@ class Connection(asyncio.Protocol):
             self._finish()
             return
         blocked = self.write_paused or self.in_flight >= self.server.in_flight_max
-        if blocked == self.blocked:
-            return
+        changed = blocked != self.blocked
         self.blocked = blocked
-        if blocked:
+        self.settle_lane()
+        if changed:
+            self._steer_reading()
+            if not blocked:
+                self.wake()
+
+    def defer(self, commands: Iterable[list[bytes]]) -> None:
+        """Commands to run before anything newer, in the next rounds."""
+        self.pending.extend(commands)
+        self.settle_lane()
+        self.wake()
+
+    def limit_backlog(self) -> None:
+        """A turn has left some of the input: read no more of it than fits into the limit."""
+        if not self.backlogged and self.lane.buffered() > _BACKLOG_BYTES:
+            self.backlogged = True
+            self.settle_lane()
+            self._steer_reading()
+
+    def end_backlog(self) -> None:
+        """All input has been run but for a part of a command."""
+        self.backlogged = False
+        self.settle_lane()
+        self._steer_reading()
+
+    def _steer_reading(self) -> None:
+        if self.blocked or self.backlogged:
             self.transport.pause_reading()
-        else:
+        elif not self.closing:
             self.transport.resume_reading()
-            self.server.wake(self)

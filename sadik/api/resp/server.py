@@ -19,16 +19,16 @@ import logging
 from collections.abc import Sequence
 
 from sadik.api.resp import admission, information
+from sadik.api.resp.arguments import VALUE_BYTES_MAX_SETTING
 from sadik.api.resp.call import Call, Command, CommandError, Session, Store
 from sadik.api.resp.connection import Connection
 from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.replies import error as error_reply
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
-from sadik.errors import ProtocolError, SadikError, StorageError, StorageFailed
+from sadik.errors import LimitReached, ProtocolError, SadikError, StorageError, StorageFailed
 from sadik.kernels import resp, versions
 from sadik.node.coordinator.service import Coordinator
-from sadik.node.records import Record
 from sadik.node.vnode import Applied, Span
 from sadik.settings import Address
 
@@ -41,6 +41,7 @@ Run = tuple[Connection, int, int]
 
 _NEED_INPUT = resp.NEED_INPUT
 _COMMAND = resp.COMMAND
+_ASIDE = resp.ASIDE
 _OK = versions.OK
 _NOTHING = versions.NOTHING
 
@@ -65,11 +66,16 @@ class RespServer:
         facts: information.Facts,
     ) -> None:
         self.store: Store = coordinator
-        self.settings = information.settings(config)
+        self.settings = information.settings(config) | {
+            VALUE_BYTES_MAX_SETTING: str(config.limits.value_bytes_max)
+        }
         self.in_flight_max = config.resp.pipeline_operations_max
         self.output_bytes_max = config.resp.output_bytes_max
         self._coordinator = coordinator
         self._config = config.resp
+        # Values longer than this may come in a batch, but must be refused one by one; None: none can.
+        values_max = config.limits.value_bytes_max
+        self._plain_bytes_max = values_max if values_max < config.resp.batch_bytes_max else None
         self._secret = config.secret
         self._clock = clock
         self._instruments = instruments
@@ -78,15 +84,15 @@ class RespServer:
         self._facts = facts
         self._batch = resp.Batch(config.resp.batch_operations_max, config.resp.batch_bytes_max)
         self._connections: dict[int, Connection] = {}
-        self._ready: list[Connection] = []
+        self._line: list[resp.Lane] = []
         self._held: dict[int, Connection] = {}
-        self._scheduled = False
+        self._deferred: set[int] = set()
+        self._reply_room: int | None = None
         self._arrived_ns = 0
         self._next_id = 0
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ticker: asyncio.TimerHandle | None = None
-        self._finishing: set[int] = set()
         self._emptied = asyncio.Event()
         self._stopping = False
 
@@ -125,11 +131,12 @@ class RespServer:
 
     # What connections call.
 
-    def new_parser(self) -> resp.Parser:
-        """A parser with the configured limits."""
-        return resp.Parser(
-            self._config.bulk_bytes_max, self._config.request_bytes_max, self._config.arguments_max
-        )
+    def new_lane(self, connection: Connection) -> resp.Lane:
+        """A connection's input, with the configured limits."""
+        limits = self._config
+        lane = resp.Lane(limits.bulk_bytes_max, limits.request_bytes_max, limits.arguments_max)
+        lane.attach(connection, self._line, self._schedule)
+        return lane
 
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
@@ -155,32 +162,21 @@ class RespServer:
         """A connection is gone."""
         self._connections.pop(connection.session.id, None)
         self._held.pop(connection.session.id, None)
-        self._finishing.discard(connection.session.id)
         if not self._connections:
             self._emptied.set()
 
-    def wake(self, connection: Connection) -> None:
-        """The connection has input for the next turn."""
-        if connection.queued or connection.closing:
-            return
-        connection.queued = True
-        self._ready.append(connection)
-        if not self._scheduled:
-            self._scheduled = True
-            self._arrived_ns = self._clock.monotonic_ns()
-            assert self._loop is not None, "a connection before the start"
-            self._loop.call_soon(self._turn)
-
-    def wake_to_finish(self, connection: Connection) -> None:
-        """The client sends nothing more: run what it sent, then close."""
-        self._finishing.add(connection.session.id)
-        self.wake(connection)
+    def _schedule(self) -> None:
+        """The first of a turn's input has come."""
+        self._arrived_ns = self._clock.monotonic_ns()
+        assert self._loop is not None, "a connection before the start"
+        self._loop.call_soon(self._turn)
 
     def cut_off(self, connection: Connection, why: str) -> None:
         """Close at once, owing replies."""
         self._instruments.cut_off.value += 1
         log.warning("client %s is cut off: %s", connection.session.address, why)
         connection.closing = True
+        connection.settle_lane()
         connection.transport.abort()
 
     def observe(self, arrived_ns: int, replies: int) -> None:
@@ -190,77 +186,114 @@ class RespServer:
     # A turn.
 
     def _turn(self) -> None:
-        self._scheduled = False
-        ready, self._ready = self._ready, []
+        taken = resp.take_line(self._line)
         arrived_ns = self._arrived_ns
-        for connection in ready:
-            connection.queued = False
-            connection.active_ns = arrived_ns
-        for _ in range(_ROUNDS_PER_TURN):
-            ready = self._round(ready, arrived_ns)
-            if not ready:
-                break
-        # Fairness: a deep pipeline goes on in the next turn, after everybody's new input has been read.
-        for connection in ready:
-            self.wake(connection)
+        lanes = taken
+        try:
+            for _ in range(_ROUNDS_PER_TURN):
+                lanes = self._round(lanes, arrived_ns)
+                if not lanes:
+                    return
+        except BaseException:
+            # Our bug. Some of these clients would wait for ever, or take one reply for another's: a closed
+            # connection says "unknown", which is the truth.
+            for lane in taken:
+                self.cut_off(lane.owner, "an internal error")
+            raise
+        # Fairness: a deep pipeline goes on in the next turn, after everybody's new input has been read. Its
+        # own is not read meanwhile, or it could send faster than it is served.
+        for lane in lanes:
+            lane.owner.limit_backlog()
+            lane.owner.wake()
 
-    def _round(self, ready: list[Connection], arrived_ns: int) -> list[Connection]:
-        """Run one round; returns the connections that may have more."""
+    def _round(self, lanes: list[resp.Lane], arrived_ns: int) -> list[resp.Lane]:
+        """Run one round; returns the lanes that may have more."""
         batch = self._batch
         batch.clear()
-        room = self.in_flight_max
-        runs: list[Run] = []
+        owners: list[Connection] = []
+        stops: list[int] = []
         commands: list[tuple[Connection, list[bytes]]] = []
-        again: list[Connection] = []
+        again: list[resp.Lane] = []
         ended: list[tuple[Connection, str]] = []
-        first = 0
-        for connection in ready:
-            if connection.closing or connection.blocked:
+        others, received = resp.take_plain(lanes, batch, self.in_flight_max, owners, stops)
+        self.bytes_in.value += received
+        for connection, outcome in others:
+            result = outcome
+            if result == _ASIDE:
+                if connection.closing or connection.blocked:
+                    continue
+                if connection.pending:
+                    commands.append((connection, connection.pending.popleft()))
+                    again.append(connection.lane)
+                    continue
+                result = self._pull(connection, owners, stops)
+                if result == _NEED_INPUT:
+                    if connection.backlogged:
+                        connection.end_backlog()
+                    if connection.finishing:
+                        ended.append((connection, ""))
+                    continue
+            if isinstance(result, ProtocolError):
+                ended.append((connection, str(result)))
                 continue
-            if connection.pending:
-                commands.append((connection, connection.pending.popleft()))
-                again.append(connection)
-                continue
-            parser = connection.parser
-            try:
-                result = parser.pull(batch if connection.fast else None, connection.prefix, room)
-            except ProtocolError as error:
-                ended.append((connection, str(error)))
-                result = _NEED_INPUT
-            stop = batch.count
-            if stop > first:
-                runs.append((connection, first, stop))
-                first = stop
-            if result == _NEED_INPUT:
-                if self._finishing and connection.session.id in self._finishing:
-                    ended.append((connection, ""))
-                continue
-            again.append(connection)
+            again.append(connection.lane)
             if result == _COMMAND:
-                commands.append((connection, parser.arguments))
-        if runs:
-            self._run_batch(runs, arrived_ns)
+                commands.append((connection, connection.lane.arguments))
+        if owners:
+            self._run_batch(list(zip(owners, [0, *stops], stops, strict=False)), arrived_ns)
+            if self._deferred:
+                commands = self._defer_commands(commands)
         if commands:
             self._run_commands(commands, arrived_ns)
         for connection, text in ended:
-            if text:
-                self._instruments.protocol_errors.value += 1
-                connection.send(error_reply(f"ERR {text}"), 1, 0, arrived_ns)
-                connection.linger_after_replies()
+            if connection.pending:
+                # What it sent before comes first; the parser will say the same again.
+                again.append(connection.lane)
             else:
-                connection.close_after_replies()
+                self._end(connection, text, arrived_ns)
         return again
+
+    def _pull(
+        self, connection: Connection, owners: list[Connection], stops: list[int]
+    ) -> int | ProtocolError:
+        """Take from a lane that is not plain; a client in MULTI, say, sends commands alone."""
+        batch, lane = self._batch, connection.lane
+        before = batch.count
+        room = self.in_flight_max - connection.in_flight
+        try:
+            result: int | ProtocolError = lane.pull(batch if connection.fast else None, lane.prefix, room)
+        except ProtocolError as error:
+            result = error
+        if batch.count > before:
+            owners.append(connection)
+            stops.append(batch.count)
+        return result
+
+    def _end(self, connection: Connection, text: str, arrived_ns: int) -> None:
+        """Close, after the text of a protocol error where there is one."""
+        if not text:
+            connection.close_after_replies()
+            return
+        self._instruments.protocol_errors.value += 1
+        if connection.session.reply_mode == "on":
+            connection.send(error_reply(f"ERR {text}"), 1, 0, arrived_ns)
+        connection.linger_after_replies()
 
     # Plain reads and writes.
 
     def _run_batch(self, runs: list[Run], arrived_ns: int) -> None:
         batch = self._batch
         count = batch.count
+        writes = batch.kinds.find(resp.SET, 0, count) >= 0
+        if writes and self._plain_bytes_max is not None and self._longest(count) > self._plain_bytes_max:
+            self._defer(runs)
+            return
         try:
-            spans = self._spans(runs, batch.kinds.find(resp.SET, 0, count) >= 0)
-        except SadikError as error:
-            for connection, first, stop in runs:
-                connection.send(error_reply(_text(error)) * (stop - first), stop - first, 0, arrived_ns)
+            spans = self._spans(runs, writes)
+        except SadikError:
+            # A new bucket that cannot be recorded, for example on a full disk: as commands, each write gets
+            # its error and each read its answer.
+            self._defer(runs)
             return
         vnodes = self._coordinator.vnodes
         vnodes.prepare(batch, spans)
@@ -290,18 +323,36 @@ class RespServer:
         """Big values cut the batch: whoever does not take its replies gets its rest back as commands for
         later.
         """
-        left = []
-        blocked_head = True
+        left = [(connection, max(first, start), stop) for connection, first, stop in runs if stop > start]
+        for number, (connection, _, _) in enumerate(left):
+            if not connection.blocked and not connection.closing:
+                self._defer(left[:number])
+                return left[number:]
+        self._defer(left)
+        return []
+
+    def _defer(self, runs: list[Run]) -> None:
+        """Give operations back to their connections, as commands that run one at a time."""
         for connection, first, stop in runs:
-            if stop <= start:
-                continue
-            first = max(first, start)
-            if blocked_head and (connection.blocked or connection.closing):
-                connection.pending.extend(self._arguments(index) for index in range(first, stop))
-                continue
-            blocked_head = False
-            left.append((connection, first, stop))
-        return left
+            connection.defer(self._arguments(index) for index in range(first, stop))
+            self._deferred.add(connection.session.id)
+
+    def _defer_commands(
+        self, commands: list[tuple[Connection, list[bytes]]]
+    ) -> list[tuple[Connection, list[bytes]]]:
+        """Commands that came behind operations that were deferred in this round wait for them; the others."""
+        deferred, self._deferred = self._deferred, set()
+        now = []
+        for connection, arguments in commands:
+            if connection.session.id in deferred:
+                connection.defer([arguments])
+            else:
+                now.append((connection, arguments))
+        return now
+
+    def _longest(self, count: int) -> int:
+        """Length of the longest value in the batch."""
+        return max(memoryview(self._batch.payload_lengths).cast("q")[:count])
 
     def _arguments(self, index: int) -> list[bytes]:
         """Operation ``index`` of the batch as the command it was."""
@@ -366,11 +417,11 @@ class RespServer:
                 wait = max(wait, ticket)
             else:
                 data = resp.encode_run(first, last, kinds, *arrays, connection.session.protocol == 3)
-            if wait:
-                self._hold(connection, wait)
             if not wait and not connection.held:
                 sent += last - first
             connection.send(data, last - first, wait, arrived_ns)
+            if wait:
+                self._hold(connection, wait)
         if sent:
             self.observe(arrived_ns, sent)
 
@@ -381,18 +432,21 @@ class RespServer:
 
         What the batch could not do (an unreadable record, a full version set) is tried once more as a
         command: a record knows how to replace what cannot be read, and how to forget actors that are no
-        more.
+        more. A GET behind a SET that was not stored has seen something else than the store now holds, so it
+        is done again too.
         """
         result = applied.result
         arrays = (result.status, result.values, result.value_start, result.value_length)
         vnodes = self._coordinator.vnodes
-        vnodes.redraw_actor_after_loss()
         before = vnodes.ticket_last
         replies = []
         for index in range(first, last):
             if applied.error is not None and kinds[index] == resp.SET:
                 replies.append(error_reply(_text(applied.error)))
-            elif result.status[index] in (_OK, _NOTHING):
+                continue
+            write = vnodes.follows(start + index) - start
+            stale = write >= 0 and (applied.error is not None or result.status[write] != _OK)
+            if result.status[index] in (_OK, _NOTHING) and not stale:
                 replies.append(resp.encode_run(index, index + 1, kinds, *arrays, session.protocol == 3))
             else:
                 replies += self.execute(session, [self._arguments(start + index)])
@@ -417,37 +471,46 @@ class RespServer:
             connection.release(durable)
             if connection.held:
                 self._held[connection.session.id] = connection
-                last = max(last, connection.held[-1].ticket)
+                # Not the last one's: a read behind a write waits without a ticket of its own.
+                last = max(last, max(item.ticket for item in connection.held))
         if self._held:
             self._coordinator.sync.wait(last, self._released)
 
     # Commands.
 
     def _run_commands(self, commands: Sequence[tuple[Connection, list[bytes]]], arrived_ns: int) -> None:
-        calls: list[tuple[Connection, admission.Admitted | bytes]] = []
+        calls: list[tuple[Session, admission.Admitted | bytes]] = []
+        modes: list[str] = []
         now_ms = self._clock.wall_ms()
         for connection, arguments in commands:
-            connection.session.last_command_ms = now_ms
-            calls.append((connection, admission.admit(connection.session, arguments)))
-        replies, tickets = self._execute(
-            [(connection.session, admitted) for connection, admitted in calls], now_ms
-        )
-        for (connection, _), reply, ticket in zip(calls, replies, tickets, strict=True):
+            session = connection.session
+            session.last_command_ms = now_ms
+            modes.append(session.reply_mode)
+            calls.append((session, admission.admit(session, arguments, self._config.request_bytes_max)))
+        replies, tickets = self._execute(calls, now_ms)
+        for (connection, _), mode, reply, ticket in zip(commands, modes, replies, tickets, strict=True):
+            if _is_spoken(connection.session, mode):
+                wait = ticket if ticket and self._coordinator.sync.pending(ticket) else 0
+                connection.send(reply, 1, wait, arrived_ns)
+                if wait:
+                    self._hold(connection, wait)
             connection.refresh()
-            if ticket and self._coordinator.sync.pending(ticket):
-                self._hold(connection, ticket)
-            else:
-                ticket = 0
-            if reply:
-                connection.send(reply, 1, ticket, arrived_ns)
             if connection.session.close_after_reply:
                 connection.close_after_replies()
         self.observe(arrived_ns, len(calls))
 
     def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
-        """Run queued commands in order, without isolation, and return their encoded replies (EXEC)."""
+        """Run queued commands in order, without isolation, and return their encoded replies (EXEC).
+
+        Commands for whose replies there is no room within ``output_bytes_max`` are not run; their replies
+        say so. What EXEC makes is in memory whole, and a thousand GETs of one big value queue cheaply.
+        """
         admitted = [(session, admission.admit(session, arguments)) for arguments in commands]
-        return self._execute(admitted, self._clock.wall_ms())[0]
+        self._reply_room = self.output_bytes_max
+        try:
+            return self._execute(admitted, self._clock.wall_ms())[0]
+        finally:
+            self._reply_room = None
 
     def _execute(
         self, items: Sequence[tuple[Session, admission.Admitted | bytes]], now_ms: int
@@ -493,7 +556,8 @@ class RespServer:
             replies.append(error_reply(_text(error)))
             tickets.append(0)
             return
-        touched: list[tuple[int, list[Record]]] = []
+        wrote: list[int] = []
+        saw: list[tuple[int, tuple[Session, admission.Admitted | bytes]]] = []
         for session, item in group:
             if isinstance(item, bytes):
                 replies.append(item)
@@ -507,30 +571,39 @@ class RespServer:
                 records=[records[(session.bucket, key)] for key in item.keys],
             )
             before = self._coordinator.vnodes.ticket_last
+            stored = [record.stored for record in call.records]
             reply = self._run_one(item.command, call)
             after = self._coordinator.vnodes.ticket_last
             if any(record.changed for record in call.records):
-                touched.append((len(replies), call.records))
+                if any(record.stored is not old for record, old in zip(call.records, stored, strict=True)):
+                    wrote.append(len(replies))
+                else:
+                    saw.append((len(replies), (session, item)))
             replies.append(reply)
             tickets.append(after if after != before else 0)
-        if not touched:
+        if not wrote:
             return
         try:
             ticket = self._coordinator.commit(records.values())
         except StorageError as error:
-            for index, _ in touched:
+            for index in wrote:
                 replies[index] = error_reply(_text(error))
+            # Who saw what was not stored in the end looks again.
+            for index, one in saw:
+                again: tuple[list[bytes], list[int]] = ([], [])
+                self._execute_group([one], now_ms, *again)
+                replies[index], tickets[index] = again[0][0], again[1][0]
             return
-        for index, _ in touched:
+        for index in [*wrote, *(index for index, _ in saw)]:
             tickets[index] = ticket
 
     def _run_one(self, command: Command, call: Call) -> bytes:
-        session = call.session
-        mode = session.reply_mode
         kept = [(record, record.state()) for record in call.records]
         self._instruments.command(command.name)
         assert command.handler is not None, f"{command.name} was admitted without a handler"
         try:
+            if self._reply_room is not None and self._reply_room <= 0:
+                raise LimitReached("not run: the replies of this batch exceed the output limit")
             reply = command.handler(call)
             for record in call.records:
                 if record.changed:
@@ -539,13 +612,10 @@ class RespServer:
             for record, state in kept:
                 record.restore(state)
             reply = error_reply(_text(error))
-            if isinstance(error, StorageError):
-                self._coordinator.vnodes.redraw_actor_after_loss()
         self._instruments.replied(ok=not reply.startswith(b"-"))
-        if mode == "skip" and session.reply_mode == "skip":
-            session.reply_mode = "on"
-            return b""
-        return b"" if session.reply_mode != "on" else reply
+        if self._reply_room is not None:
+            self._reply_room -= len(reply)
+        return reply
 
     # What commands ask of the server.
 
@@ -581,19 +651,32 @@ class RespServer:
         idle_ns = self._config.idle_timeout_ms * 1_000_000
         soft_ns = self._config.output_soft_ms * 1_000_000
         for connection in list(self._connections.values()):
-            if (
-                connection.write_paused
-                and connection.transport.get_write_buffer_size() > self._config.output_soft_bytes_max
-            ):
+            unsent = connection.transport.get_write_buffer_size()
+            if unsent > self._config.output_soft_bytes_max or (unsent and connection.closing):
                 connection.over_soft_since_ns = connection.over_soft_since_ns or now_ns
                 if now_ns - connection.over_soft_since_ns > soft_ns:
-                    self.cut_off(connection, "its replies exceed the soft output limit for too long")
-            elif connection.lingering:
+                    self.cut_off(
+                        connection,
+                        "it does not take its last replies"
+                        if connection.closing
+                        else "its replies exceed the soft output limit for too long",
+                    )
+                continue
+            connection.over_soft_since_ns = 0
+            if connection.received != connection.lane.received:
+                connection.received, connection.active_ns = connection.lane.received, now_ns
+            if connection.lingering:
                 connection.linger_tick()
             elif idle_ns and now_ns - connection.active_ns > idle_ns:
                 connection.close_after_replies()
-            else:
-                connection.over_soft_since_ns = 0
+
+
+def _is_spoken(session: Session, mode_before: str) -> bool:
+    """Whether a command's reply is sent (CLIENT REPLY); a skip is used up by it."""
+    if mode_before == "skip" and session.reply_mode == "skip":
+        session.reply_mode = "on"
+        return False
+    return session.reply_mode == "on"
 
 
 def _name(address: object) -> str:
