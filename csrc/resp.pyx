@@ -1,5 +1,8 @@
 # The Redis protocol: parser, batch of plain operations, reply encoders. The contract is sadik/kernels/native/resp.pyi.
 #
+# Over 600 lines, because flat extensions cannot share a class: a Lane is a Parser, and both fill a Batch. Loops without
+# objects are in resp_text.pxd and resp_run.pxd.
+#
 # Input lies in one window: the bytes object last fed, parsed where it is, or, once a feed meets unread bytes, the parser's own
 # `store`. A command that is whole in the window is parsed in place (`take_whole`). Anything else, partial or irregular, goes to
 # `resume`, which moves finished elements out of the window and remembers where it stands, so no byte is scanned twice.

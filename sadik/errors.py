@@ -51,7 +51,8 @@ class Overloaded(Unavailable):
 
 
 class ClockError(Unavailable):
-    """A stamp further ahead of the wall clock than ``clock_offset_max_ms`` would be needed. Names the node."""
+    """A stamp further ahead of the wall clock than ``clock_offset_max_ms`` would be needed. Names the node.
+    """
 
     code = "CLOCK"
 

@@ -227,7 +227,8 @@ class Vnodes:
                 self._floors[span.first : span.stop] = span.bucket.floor
                 self._spaces[span.first : span.stop] = span.bucket.space
             self._filled_with = None
-        # A TTL of -1 is eight bytes of 255, and nothing else is: counting them costs less than any arithmetic.
+        # A TTL of -1 is eight bytes of 255, and nothing else is: counting them costs less than any
+        # arithmetic.
         plain = batch.ttl_ms.count(255, 0, 8 * count) == 8 * count
         if plain and all(span.bucket.properties.ttl_ms is None for span in spans):
             if not self._never_expire:

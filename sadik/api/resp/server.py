@@ -1,14 +1,9 @@
 """The RESP server: whatever one turn of the event loop has read from all sockets is one batch.
 
 A turn goes in rounds. In each round every connection contributes the plain GETs and SETs at the head of its
-input to one shared batch (parsed by the kernel, no Python per operation), and then at most one other
-command. The batch runs first, the commands after it, so each connection's order is kept; between
+input to one shared batch (parsed by the kernel, no Python per operation), and then at most one other command.
+The batch runs first, the commands after it (``execution.py``), so each connection's order is kept; between
 connections there is no order to keep. Replies of a connection leave in the order of its requests.
-
-Commands run in groups too: the records of a group are read in one batch, the handlers run in order on
-shared records, what
-changed is written in one batch. A command without keys that touches the store (FLUSHDB, SCAN, EXEC, ...) is
-a barrier: what came before it in the round is stored first.
 """
 
 from __future__ import annotations
@@ -20,13 +15,14 @@ from collections.abc import Sequence
 
 from sadik.api.resp import admission, information
 from sadik.api.resp.arguments import VALUE_BYTES_MAX_SETTING
-from sadik.api.resp.call import Call, Command, CommandError, Session, Store
+from sadik.api.resp.call import Session, Store
 from sadik.api.resp.connection import Connection
+from sadik.api.resp.execution import Execution, Item, refusal
 from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.replies import error as error_reply
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
-from sadik.errors import LimitReached, ProtocolError, SadikError, StorageError, StorageFailed
+from sadik.errors import ProtocolError, SadikError, StorageFailed
 from sadik.kernels import resp, versions
 from sadik.node.coordinator.service import Coordinator
 from sadik.node.vnode import Applied, Span
@@ -87,7 +83,7 @@ class RespServer:
         self._line: list[resp.Lane] = []
         self._held: dict[int, Connection] = {}
         self._deferred: set[int] = set()
-        self._reply_room: int | None = None
+        self._execution = Execution(self, coordinator, instruments)
         self._arrived_ns = 0
         self._next_id = 0
         self._listener: asyncio.Server | None = None
@@ -442,7 +438,7 @@ class RespServer:
         replies = []
         for index in range(first, last):
             if applied.error is not None and kinds[index] == resp.SET:
-                replies.append(error_reply(_text(applied.error)))
+                replies.append(refusal(applied.error))
                 continue
             write = vnodes.follows(start + index) - start
             stale = write >= 0 and (applied.error is not None or result.status[write] != _OK)
@@ -466,7 +462,7 @@ class RespServer:
         last = 0
         for connection in held.values():
             if error is not None:
-                connection.fail_held(error_reply(_text(error)))
+                connection.fail_held(refusal(error))
                 continue
             connection.release(durable)
             if connection.held:
@@ -479,7 +475,7 @@ class RespServer:
     # Commands.
 
     def _run_commands(self, commands: Sequence[tuple[Connection, list[bytes]]], arrived_ns: int) -> None:
-        calls: list[tuple[Session, admission.Admitted | bytes]] = []
+        calls: list[Item] = []
         modes: list[str] = []
         now_ms = self._clock.wall_ms()
         for connection, arguments in commands:
@@ -487,7 +483,7 @@ class RespServer:
             session.last_command_ms = now_ms
             modes.append(session.reply_mode)
             calls.append((session, admission.admit(session, arguments, self._config.request_bytes_max)))
-        replies, tickets = self._execute(calls, now_ms)
+        replies, tickets = self._execution.run(calls, now_ms)
         for (connection, _), mode, reply, ticket in zip(commands, modes, replies, tickets, strict=True):
             if _is_spoken(connection.session, mode):
                 wait = ticket if ticket and self._coordinator.sync.pending(ticket) else 0
@@ -500,122 +496,9 @@ class RespServer:
         self.observe(arrived_ns, len(calls))
 
     def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
-        """Run queued commands in order, without isolation, and return their encoded replies (EXEC).
-
-        Commands for whose replies there is no room within ``output_bytes_max`` are not run; their replies
-        say so. What EXEC makes is in memory whole, and a thousand GETs of one big value queue cheaply.
-        """
+        """Run queued commands in order, without isolation, and return their encoded replies (EXEC)."""
         admitted = [(session, admission.admit(session, arguments)) for arguments in commands]
-        self._reply_room = self.output_bytes_max
-        try:
-            return self._execute(admitted, self._clock.wall_ms())[0]
-        finally:
-            self._reply_room = None
-
-    def _execute(
-        self, items: Sequence[tuple[Session, admission.Admitted | bytes]], now_ms: int
-    ) -> tuple[list[bytes], list[int]]:
-        """Replies and tickets of commands in order; each stretch of commands with keys is one read and one
-        write.
-        """
-        replies: list[bytes] = []
-        tickets: list[int] = []
-        group: list[tuple[Session, admission.Admitted | bytes]] = []
-        for session, item in items:
-            if isinstance(item, bytes) or not item.barrier:
-                group.append((session, item))
-                continue
-            self._execute_group(group, now_ms, replies, tickets)
-            group = []
-            self._execute_group([(session, item)], now_ms, replies, tickets)
-        self._execute_group(group, now_ms, replies, tickets)
-        return replies, tickets
-
-    def _execute_group(
-        self,
-        group: Sequence[tuple[Session, admission.Admitted | bytes]],
-        now_ms: int,
-        replies: list[bytes],
-        tickets: list[int],
-    ) -> None:
-        addresses = [
-            (session.bucket, key)
-            for session, item in group
-            if not isinstance(item, bytes)
-            for key in item.keys
-        ]
-        try:
-            records = self._coordinator.records(addresses)
-        except SadikError as error:
-            if len(group) > 1:
-                # One command's fault is not the others': each on its own.
-                for one in group:
-                    self._execute_group([one], now_ms, replies, tickets)
-                return
-            self._instruments.replied(ok=False)
-            replies.append(error_reply(_text(error)))
-            tickets.append(0)
-            return
-        wrote: list[int] = []
-        saw: list[tuple[int, tuple[Session, admission.Admitted | bytes]]] = []
-        for session, item in group:
-            if isinstance(item, bytes):
-                replies.append(item)
-                tickets.append(0)
-                continue
-            call = Call(
-                arguments=item.arguments,
-                session=session,
-                server=self,
-                now_ms=now_ms,
-                records=[records[(session.bucket, key)] for key in item.keys],
-            )
-            before = self._coordinator.vnodes.ticket_last
-            stored = [record.stored for record in call.records]
-            reply = self._run_one(item.command, call)
-            after = self._coordinator.vnodes.ticket_last
-            if any(record.changed for record in call.records):
-                if any(record.stored is not old for record, old in zip(call.records, stored, strict=True)):
-                    wrote.append(len(replies))
-                else:
-                    saw.append((len(replies), (session, item)))
-            replies.append(reply)
-            tickets.append(after if after != before else 0)
-        if not wrote:
-            return
-        try:
-            ticket = self._coordinator.commit(records.values())
-        except StorageError as error:
-            for index in wrote:
-                replies[index] = error_reply(_text(error))
-            # Who saw what was not stored in the end looks again.
-            for index, one in saw:
-                again: tuple[list[bytes], list[int]] = ([], [])
-                self._execute_group([one], now_ms, *again)
-                replies[index], tickets[index] = again[0][0], again[1][0]
-            return
-        for index in [*wrote, *(index for index, _ in saw)]:
-            tickets[index] = ticket
-
-    def _run_one(self, command: Command, call: Call) -> bytes:
-        kept = [(record, record.state()) for record in call.records]
-        self._instruments.command(command.name)
-        assert command.handler is not None, f"{command.name} was admitted without a handler"
-        try:
-            if self._reply_room is not None and self._reply_room <= 0:
-                raise LimitReached("not run: the replies of this batch exceed the output limit")
-            reply = command.handler(call)
-            for record in call.records:
-                if record.changed:
-                    self._coordinator.check_limits(record)
-        except SadikError as error:
-            for record, state in kept:
-                record.restore(state)
-            reply = error_reply(_text(error))
-        self._instruments.replied(ok=not reply.startswith(b"-"))
-        if self._reply_room is not None:
-            self._reply_room -= len(reply)
-        return reply
+        return self._execution.run_within(admitted, self._clock.wall_ms(), self.output_bytes_max)
 
     # What commands ask of the server.
 
@@ -684,10 +567,6 @@ def _name(address: object) -> str:
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return str(address)
-
-
-def _text(error: SadikError) -> str:
-    return str(error) if isinstance(error, CommandError) else f"{error.code} {error}"
 
 
 def _int64(array: bytearray, index: int) -> int:

@@ -133,8 +133,8 @@ class Keydir:
     def scan(
         self, after: Buffer, stop: Buffer, count: int
     ) -> list[tuple[bytes, int, int, bytes, bytes | None]]:
-        """Up to ``count`` >= 1 (digest, space, flags, name, value) with ``after`` < digest <= ``stop``, in digest
-        order.
+        """Up to ``count`` >= 1 (digest, space, flags, name, value) with ``after`` < digest <= ``stop``, in
+        digest order.
 
         ``after`` may be empty: from the very first. Value None and an empty name when unreadable.
         """
