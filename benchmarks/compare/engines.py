@@ -225,7 +225,7 @@ def measure_open(directory: str, keys: int) -> None:
         runs = []
         for _ in range(3):
             if not with_snapshots:
-                for path in Path(directory).rglob("*.index"):
+                for path in Path(directory).rglob("*.keydir"):
                     path.unlink()
             result = subprocess.run(
                 [sys.executable, "-c", OPEN, directory],

@@ -214,6 +214,7 @@ class Node:
 
     def _maintain(self) -> bool:
         more = self.engine.maintain(_MAINTENANCE_STEP_BYTES)
-        # Compaction deletes its sources only after its output is durable.
-        self.sync.sync_soon()
+        if self.engine.wants_sync:
+            # Compaction deletes its sources only after its output is durable, in every mode.
+            self.sync.sync_soon()
         return more

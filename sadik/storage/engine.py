@@ -167,9 +167,15 @@ class Engine(Protocol):
         """Keys of a space that are not flagged dead; O(1)."""
         ...
 
+    def spaces(self) -> list[int]:
+        """The spaces that stored records are in, retired ones too as long as some are left. New spaces get
+        greater numbers.
+        """
+        ...
+
     def declare_spaces(self, live: Sequence[int]) -> None:
-        """After an open, before any write: the spaces that count. Whatever lies in another one is garbage;
-        new spaces get greater numbers.
+        """After an open, before any client's write: the spaces that count. Whatever lies in another one is
+        garbage.
         """
         ...
 
@@ -226,6 +232,11 @@ class Engine(Protocol):
         Never blocks on a sync: what it deletes waits until ``sync_done`` has told that its replacement is
         durable.
         """
+        ...
+
+    @property
+    def wants_sync(self) -> bool:
+        """Background work waits for a sync, whatever the node's durability mode."""
         ...
 
     def statistics(self) -> Statistics: ...

@@ -404,6 +404,9 @@ class LogEngine:
 
     # Spaces
 
+    def spaces(self) -> list[int]:
+        return self._keydir.spaces_known()
+
     def declare_spaces(self, live: Sequence[int]) -> None:
         wanted = set(live)
         for space in self._keydir.spaces_known():
@@ -520,6 +523,10 @@ class LogEngine:
         except StorageFailed as error:
             self._fail(str(error))
             return False
+
+    @property
+    def wants_sync(self) -> bool:
+        return self._maintenance.waits
 
     # Figures and the end
 

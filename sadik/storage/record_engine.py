@@ -204,6 +204,10 @@ class RecordEngine(ABC):
         self._check_open()
         return self._spaces.keys(space)
 
+    def spaces(self) -> list[int]:
+        self._check_open()
+        return self._spaces.known()
+
     def declare_spaces(self, live: Sequence[int]) -> None:
         self._check_open()
         self._spaces.declare(live)
@@ -250,6 +254,10 @@ class RecordEngine(ABC):
             self._failure = f"a sync failed: {error}"
         elif self._failure is None:
             self._durable = max(self._durable, request.ticket)
+
+    @property
+    def wants_sync(self) -> bool:
+        return False
 
     def maintain(self, bytes_max: int) -> bool:
         """Remove records of retired spaces, in rounds through all keys until a round finds none.

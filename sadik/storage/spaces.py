@@ -47,6 +47,10 @@ class Spaces:
     def keys(self, space: int) -> int:
         return 0 if space in self._retired else self._counts.get(space, _NOTHING).keys
 
+    def known(self) -> list[int]:
+        """Spaces that have records, garbage included; sorted."""
+        return sorted(space for space, count in self._counts.items() if count.records)
+
     def retire(self, space: int) -> None:
         self._retired.add(space)
 
