@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sadik.errors import InvalidRequest, StorageError
-from sadik.kernels import segment
+from sadik.kernels import versions
 from sadik.storage.engine import DIGEST_BYTES, Engine
 
 log = logging.getLogger("sadik.buckets")
@@ -103,9 +103,9 @@ class BucketRegistry:
             self._space_last = max(self._space_last, stored.space)
         strays = self._strays()
         try:
-            self._adopt(strays)
+            self._truncate_again(strays)
         except StorageError as error:
-            log.warning("records of a bucket whose space was lost in a power cut stay uncounted: %s", error)
+            log.warning("buckets stay as before a truncation that a power cut has lost: %s", error)
         else:
             strays = set()
         engine.declare_spaces([*(bucket.space for bucket in self._buckets.values()), *strays])
@@ -118,28 +118,33 @@ class BucketRegistry:
         oldest = min(live, default=0)
         return {space for space in known if space > oldest and space not in live}
 
-    def _adopt(self, strays: set[int]) -> None:
-        """Take records into their bucket's present space whose own space is not on record.
+    def _truncate_again(self, strays: set[int]) -> None:
+        """Do once more what a power cut has half undone.
 
-        A power cut may keep a record and lose the one before it that gave its bucket the space (FLUSHDB, a
-        bucket's first write). Such a record is as good as any; left where it is, reads would find it,
-        listings not, and compaction would drop it. Records of a retired space have a lower number than
-        their bucket's.
+        It may keep a record and lose the one before it that gave the bucket its space (FLUSHDB, or the
+        bucket's first write). Reads would find such a record, listings not, and compaction would drop it.
+        Nothing in its space was ever promised to be durable, but it tells that the truncation took place,
+        and between which stamps. Spaces retired in order have lower numbers than their bucket's.
 
         Cost: nothing as a rule; a walk through all keys where there are such spaces.
         """
+        youngest: dict[bytes, tuple[int, int]] = {}
         after = b""
         while strays and (page := self._engine.scan(after, _LAST_DIGEST, _PAGE_KEYS)):
             after = page[-1].digest
             for entry in page:
-                if entry.space not in strays or entry.value is None:
+                if entry.space not in strays or not entry.value:
                     continue
                 name = entry.name[1 : 1 + entry.name[0]]
+                # Each record's last event came after the truncation, and everything older before it.
+                found = (-entry.space, versions.stamp_max(entry.value))
                 if entry.space > self.get(name).space:
-                    space = self.for_write(name).space
-                    self._engine.put(
-                        entry.digest, entry.name, entry.value, space, entry.flags & segment.FLAG_DEAD
-                    )
+                    youngest[name] = min(youngest.get(name, found), found)
+        for name, (space, stamp) in sorted(youngest.items()):
+            known = self.get(name)
+            bucket = _make(name, -space, max(known.floor, stamp - 1), known.properties, stored=False)
+            self._store(bucket)
+            self._buckets[name] = bucket
 
     def get(self, name: bytes) -> Bucket:
         """The bucket, which need not be stored yet.
