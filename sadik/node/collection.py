@@ -13,6 +13,8 @@ Each step reads a page in digest order, decides by a pure function, and writes w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sadik.env.clock import Clock
 from sadik.ids import stamp_at
 from sadik.kernels import versions
@@ -23,18 +25,25 @@ _PAGE_KEYS = 128
 _LAST = b"\xff" * 16
 
 
-def collect(stored: bytes, *, floor: int, now_ms: int, tombstone_horizon: int, entry_horizon: int) -> bytes:
+def collect(
+    stored: bytes,
+    entries: versions.Entries,
+    values: Sequence[versions.Value],
+    *,
+    floor: int,
+    now_ms: int,
+    tombstone_horizon: int,
+    entry_horizon: int,
+) -> bytes:
     """``stored`` without what nobody can miss; the same object when nothing goes, ``b""`` when nothing is
     left.
 
     Args:
+        entries, values: ``stored``, decoded.
         floor: Truncation stamp of the bucket.
         tombstone_horizon: Tombstones with a smaller stamp go.
         entry_horizon: Entries without values and with a smaller ``seen`` go.
-    Raises:
-        CorruptRecord: ``stored`` is not a version set.
     """
-    entries, values = versions.decode(stored)
     visible = [value for value in values if value.stamp > floor]
     living = [
         value
@@ -58,6 +67,7 @@ class Collector:
     Attributes:
         collected: Keys removed from the engine since the start.
         reduced: Version sets made smaller.
+        expiring: Keys with a time to live per bucket, as the last whole round found them.
     """
 
     def __init__(self, vnodes: Vnodes, clock: Clock, horizon_ms: int) -> None:
@@ -67,6 +77,8 @@ class Collector:
         self._clock = clock
         self._horizon_ms = horizon_ms
         self._after = b""
+        self.expiring: dict[bytes, int] = {}
+        self._counting: dict[bytes, int] = {}
 
     def step(self) -> bool:
         """Look at one page; False at the end of a round.
@@ -77,6 +89,7 @@ class Collector:
         page = self._vnodes.engine.scan(self._after, _LAST, _PAGE_KEYS)
         if not page:
             self._after = b""
+            self.expiring, self._counting = self._counting, {}
             return False
         self._after = page[-1].digest
         now_ms = self._clock.wall_ms()
@@ -97,8 +110,13 @@ class Collector:
         if entry.value is None or bucket is None or bucket.space != entry.space:
             # Unreadable records are repair's, those of retired spaces compaction's.
             return None
+        entries, values = versions.decode(entry.value)
+        if any(value.expires_at_ms > now_ms for value in values):
+            self._counting[bucket.name] = self._counting.get(bucket.name, 0) + 1
         left = collect(
             entry.value,
+            entries,
+            values,
             floor=bucket.floor,
             now_ms=now_ms,
             tombstone_horizon=stamp_at(max(0, now_ms - self._horizon_ms)),

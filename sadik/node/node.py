@@ -93,6 +93,7 @@ class Node:
             vnodes=self.vnodes,
             buckets=self.buckets,
             sync=self.sync,
+            collector=self.collector,
             context_key=context_key(birth.cluster_id),
             clock=clock,
             entropy=entropy,

@@ -87,10 +87,12 @@ def test_an_expired_value_goes_and_a_living_one_stays() -> None:
     collector = Collector(vnodes, wall, HORIZON_MS)
     round_of(collector)
     assert keys(vnodes) == 302
+    assert collector.expiring == {b"0": 301}
     wall.now_ms = NOON + 1000
     round_of(collector)
     assert keys(vnodes) == 2
     assert collector.collected == 300
+    assert collector.expiring == {b"0": 1}
 
 
 def test_what_others_may_hold_is_still_known_as_seen() -> None:
@@ -163,7 +165,13 @@ def test_readers_see_no_difference(
     stored = versions.encode(entries, ordered)
     floor = stamp_at(NOON + floor_offset)
     left = collect(
-        stored, floor=floor, now_ms=NOON, tombstone_horizon=stamp_at(NOON + horizon_offset), entry_horizon=0
+        stored,
+        entries,
+        ordered,
+        floor=floor,
+        now_ms=NOON,
+        tombstone_horizon=stamp_at(NOON + horizon_offset),
+        entry_horizon=0,
     )
     assert versions.newest(left, floor, NOON) == versions.newest(stored, floor, NOON)
     assert versions.siblings(left, floor, NOON) == versions.siblings(stored, floor, NOON)

@@ -53,9 +53,11 @@ def sections(
     used = resident_bytes()
     keyspace: dict[str, str | int] = {}
     for database in range(NUMBERED_BUCKETS):
-        keys = coordinator.count(str(database).encode())
+        bucket = str(database).encode()
+        keys = coordinator.count(bucket)
         if keys:
-            keyspace[f"db{database}"] = f"keys={keys},expires=0,avg_ttl=0"
+            # Counted by a walk through all keys now and then; keys= is exact.
+            keyspace[f"db{database}"] = f"keys={keys},expires={min(keys, coordinator.expiring(bucket))}"
     return {
         "Server": {
             "redis_version": REDIS_VERSION,

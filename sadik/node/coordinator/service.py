@@ -19,6 +19,7 @@ from sadik.errors import InvalidRequest, LimitReached, StorageFailed, Unavailabl
 from sadik.kernels import versions
 from sadik.node.birth import BirthRecord
 from sadik.node.buckets import Bucket, BucketProperties, BucketRegistry
+from sadik.node.collection import Collector
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import Explanation, KeyPage, ReadOutcome, ReplicaView, WriteOutcome
 from sadik.node.records import Record
@@ -47,6 +48,7 @@ class Coordinator:
         vnodes: Vnodes,
         buckets: BucketRegistry,
         sync: SyncService,
+        collector: Collector,
         context_key: bytes,
         clock: Clock,
         entropy: Entropy,
@@ -56,6 +58,7 @@ class Coordinator:
         self._birth = birth
         self._config = config
         self._buckets = buckets
+        self._collector = collector
         self._context_key = context_key
         self._clock = clock
         self._entropy = entropy
@@ -231,6 +234,10 @@ class Coordinator:
         """Keys in a bucket; expired ones that nobody replaced are counted."""
         found = self._buckets.get(bucket)
         return self.vnodes.engine.count(found.space) if found.stored else 0
+
+    def expiring(self, bucket: bytes) -> int:
+        """Keys of a bucket with a time to live, as the last round of collection found them."""
+        return self._collector.expiring.get(bucket, 0)
 
     def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
         """Existing keys after a cursor, in digest order, looking at about ``count`` stored keys of all
