@@ -311,7 +311,7 @@ cdef class Keydir:
 
     cdef int take(self, uint32_t segment, const index_entry* entry, int rule) except -1:
         """Let one record into the index if the rule says it is the newest of its key; returns whether it was."""
-        cdef uint64_t high, low
+        cdef uint64_t high, low, place = 0
         cdef Table* table
         cdef Slot* slot
         cdef uint64_t seq
@@ -324,7 +324,8 @@ cdef class Keydir:
         table = self.table_of(high)
         slot = NULL
         if table.used:
-            slot = &table.slots[seek(table, high, low)]
+            place = seek(table, high, low)
+            slot = &table.slots[place]
             if not holds(slot, high, low):
                 slot = NULL
         if entry.flags & FLAG_DEAD_:
@@ -334,7 +335,7 @@ cdef class Keydir:
         if entry.flags & FLAG_REMOVED_:
             if rule == LIVE:
                 if slot != NULL:
-                    self.drop(table, slot - table.slots)
+                    self.drop(table, place)
                 return 1
             flags |= SLOT_REMOVED
         if slot == NULL:

@@ -14,14 +14,15 @@ cdef extern from *:
     """
     #define byteswap64(x) __builtin_bswap64(x)
     #define prefetch(p) __builtin_prefetch(p)
-    static inline uint64_t scaled(uint64_t fraction, uint64_t range) {
-        return (uint64_t)(((unsigned __int128)fraction * range) >> 64);
+    /* In C because the shift is meant to drop the leading bits, which the debug build would report as an overflow. */
+    static inline uint64_t scaled(uint64_t high, unsigned dropped, uint64_t range) {
+        return (uint64_t)(((unsigned __int128)(high << dropped) * range) >> 64);
     }
     static inline unsigned bit_length(uint32_t x) { return x ? 32u - (unsigned)__builtin_clz(x) : 0u; }
     """
     uint64_t byteswap64(uint64_t x) nogil
     void prefetch(const void* p) nogil
-    uint64_t scaled(uint64_t fraction, uint64_t range) nogil
+    uint64_t scaled(uint64_t high, unsigned dropped, uint64_t range) nogil
     unsigned bit_length(uint32_t x) nogil
 
 cdef enum:
@@ -81,7 +82,7 @@ cdef inline bint holds(const Slot* slot, uint64_t high, uint64_t low) noexcept n
 
 
 cdef inline uint64_t home(const Table* table, uint64_t high) noexcept nogil:
-    return scaled(high << table.bits, table.capacity)
+    return scaled(high, table.bits, table.capacity)
 
 cdef inline uint64_t seek(const Table* table, uint64_t high, uint64_t low) noexcept nogil:
     """First place, from the key's home on, that is empty or whose digest is not smaller. The table is not empty."""
