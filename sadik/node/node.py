@@ -176,7 +176,7 @@ class Node:
             self.background.start(
                 Job(
                     name="storage maintenance",
-                    step=self._maintain,
+                    step=self.maintain,
                     idle_s=_MAINTENANCE_IDLE_S,
                     pause_s=_MAINTENANCE_STEP_BYTES / rate,
                 )
@@ -213,9 +213,12 @@ class Node:
             if self._lock is not None:
                 self._lock.release()
 
-    def _maintain(self) -> bool:
+    def maintain(self) -> bool:
+        """One step of the engine's background work; True when the next one is not to wait for long."""
         more = self.engine.maintain(_MAINTENANCE_STEP_BYTES)
         if self.engine.wants_sync:
-            # Compaction deletes its sources only after its output is durable, in every mode.
+            # Compaction deletes its sources only after its output is durable, in every mode. The sync takes
+            # milliseconds: a wait as long as when there is nothing to do would let garbage pile up.
             self.sync.sync_soon()
+            return True
         return more

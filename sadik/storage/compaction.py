@@ -41,6 +41,8 @@ DEAD_RATIO_MIN: Final = 0.4
 SMALL_SHARE: Final = 16
 SMALL_COUNT: Final = 8
 """Segments below a sixteenth of the full size are merged once there are eight: restarts leave them behind."""
+EMPTY_COUNT_MAX: Final = 8
+"""Most empty segments of one job: they are read whole before they go, and the first waits for the last."""
 PINNED_SHARE: Final = 10
 _SLACK_BYTES: Final = 1 << 16
 # What select() says of an entry.
@@ -193,6 +195,7 @@ class Compactor:
         worth: list[tuple[float, int, Segment]] = []
         small: list[Segment] = []
         possible: list[Segment] = []
+        empty: list[Segment] = []
         pinned = total = 0
         for found in candidates:
             total += found.size
@@ -203,7 +206,8 @@ class Compactor:
             live = survey.live(found)
             pinned += survey.kept(found)
             if live == 0:
-                return [found]
+                empty.append(found)
+                continue
             if live + _SLACK_BYTES > free:
                 continue
             possible.append(found)
@@ -212,6 +216,9 @@ class Compactor:
                 worth.append((-dead, found.number, found))
             if live * SMALL_SHARE <= self._segment_bytes_max:
                 small.append(found)
+        if empty:
+            # Together: each job waits for a sync, and keys written over and over empty segments faster.
+            return empty[:EMPTY_COUNT_MAX]
         if worth:
             return self._together([found for _, _, found in sorted(worth)], survey, free)
         if len(small) >= SMALL_COUNT:

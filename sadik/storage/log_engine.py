@@ -509,11 +509,6 @@ class LogEngine:
 
     # Background work
 
-    @property
-    def sync_wanted(self) -> bool:
-        """Maintenance cannot go on before a sync."""
-        return self._maintenance.waits or bool(self._log.sealing)
-
     def maintain(self, bytes_max: int) -> bool:
         self._check_open()
         if self._failed is not None:
@@ -526,7 +521,8 @@ class LogEngine:
 
     @property
     def wants_sync(self) -> bool:
-        return self._maintenance.waits
+        # A segment that is full is compacted only when it is sealed, and sealing takes syncs.
+        return self._failed is None and (self._maintenance.waits or bool(self._log.sealing))
 
     # Figures and the end
 

@@ -26,6 +26,8 @@ from sadik.sim.files import SimFiles
 from sadik.storage.log_engine import LogEngine
 
 DIRECTORY = "/data"
+OK = b"+OK\r\n"
+NIL = b"$-1\r\n"
 _PATIENCE = 20_000
 """Turns of the event loop before a reply counts as missing; none takes more than a few hundred."""
 

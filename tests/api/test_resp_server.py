@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from sadik.kernels import digest, versions
 from sadik.sim.files import Fault, SimFiles
 from tests.api.resp_node import (
+    NIL,
+    OK,
     Client,
     HandClock,
     HandWorker,
@@ -29,8 +31,6 @@ from tests.api.resp_node import (
 )
 
 MIB = 1 << 20
-OK = b"+OK\r\n"
-NIL = b"$-1\r\n"
 
 
 def run(story: Coroutine[Any, Any, None]) -> None:
