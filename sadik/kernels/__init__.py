@@ -14,14 +14,25 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-NAMES = ("digest", "keydir", "mapping", "merkle", "resp", "ring", "segment", "vclock", "versions")
+NAMES = ("digest", "keydir", "mapping", "merkle", "resp", "ring", "segment", "sockets", "vclock", "versions")
 CHOICE = os.environ.get("SADIK_KERNELS", "native")
 
 if CHOICE not in ("native", "reference"):
     raise ImportError(f"SADIK_KERNELS must be 'native' or 'reference', not {CHOICE!r}")
 
 if TYPE_CHECKING:
-    from sadik.kernels.native import digest, keydir, mapping, merkle, resp, ring, segment, vclock, versions
+    from sadik.kernels.native import (
+        digest,
+        keydir,
+        mapping,
+        merkle,
+        resp,
+        ring,
+        segment,
+        sockets,
+        vclock,
+        versions,
+    )
 
 __all__ = [
     "CHOICE",
@@ -33,6 +44,7 @@ __all__ = [
     "resp",
     "ring",
     "segment",
+    "sockets",
     "vclock",
     "versions",
 ]

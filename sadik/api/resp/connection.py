@@ -51,6 +51,7 @@ class Connection(asyncio.BaseProtocol):
     lane: Its input. The event loop calls ``lane.receive`` itself, with nothing of ours in between; the lane
         is *plain* while no attribute here asks for a second look.
     received: Bytes of input at the last tick, to tell who is idle.
+    descriptor: Of the socket, -1 for a transport without one. queued_writes: The transport may hold bytes.
     """
 
     __slots__ = (
@@ -59,6 +60,7 @@ class Connection(asyncio.BaseProtocol):
         "blocked",
         "closing",
         "data_received",
+        "descriptor",
         "fast",
         "finishing",
         "held",
@@ -69,6 +71,7 @@ class Connection(asyncio.BaseProtocol):
         "lost",
         "over_soft_since_ns",
         "pending",
+        "queued_writes",
         "received",
         "server",
         "session",
@@ -82,6 +85,8 @@ class Connection(asyncio.BaseProtocol):
         self.data_received: Callable[[bytes], None] = self.lane.receive
         self.session: Session = cast("Session", None)
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.descriptor = -1
+        self.queued_writes = False
         self.fast = False
         self.finishing = False
         self.blocked = False
@@ -103,6 +108,9 @@ class Connection(asyncio.BaseProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        stream = self.transport.get_extra_info("socket")
+        if stream is not None:
+            self.descriptor = stream.fileno()
         self.server.opened(self)
 
     def eof_received(self) -> bool:
@@ -169,8 +177,26 @@ class Connection(asyncio.BaseProtocol):
         """Hand bytes to the transport; cut the client off when too much piles up."""
         self.server.bytes_out.value += len(data)
         self.transport.write(data)
+        self.queued_writes = True
         if self.write_paused and self.transport.get_write_buffer_size() > self.server.output_bytes_max:
             self.server.cut_off(self, "its replies exceed the output limit")
+
+    def write_rest(self, data: bytes, taken: int) -> None:
+        """The socket took ``taken`` bytes of a direct reply; the transport sends the rest when it can."""
+        self.server.bytes_out.value -= len(data) - taken
+        self.write(data[taken:])
+
+    def is_direct(self) -> bool:
+        """Whether a reply may go straight to the socket: nothing waits before it, here or in the transport.
+
+        Asked for every reply: a transport that is closing may have given its descriptor back already, and the
+        next client may have it.
+        """
+        if self.held or self.write_paused or self.lost or self.descriptor < 0 or self.transport.is_closing():
+            return False
+        if self.queued_writes:
+            self.queued_writes = self.transport.get_write_buffer_size() > 0
+        return not self.queued_writes
 
     def release(self, durable: int) -> None:
         """Send the held replies up to ``durable``."""

@@ -23,7 +23,7 @@ from sadik.api.resp.replies import error as error_reply
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
 from sadik.errors import ProtocolError, SadikError, StorageFailed
-from sadik.kernels import resp, versions
+from sadik.kernels import resp, sockets, versions
 from sadik.node.coordinator.service import Coordinator
 from sadik.node.vnode import Applied, Span
 from sadik.settings import Address
@@ -381,12 +381,19 @@ class RespServer:
         replies = resp.encode_runs(
             stops, protocols, kinds, result.status, result.values, result.value_start, result.value_length
         )
+        direct: list[Connection] = []
+        descriptors: list[int] = []
+        parts: list[bytes] = []
         for (connection, first, last), data in zip(runs, replies, strict=True):
-            if connection.held or connection.write_paused or connection.lost:
-                connection.send(data, last - first, 0, arrived_ns)
+            if connection.is_direct():
+                direct.append(connection)
+                descriptors.append(connection.descriptor)
+                parts.append(data)
             else:
-                connection.transport.write(data)
-        self.bytes_out.value += sum(map(len, replies))
+                connection.send(data, last - first, 0, arrived_ns)
+        for index, taken in sockets.send_many(descriptors, parts):
+            direct[index].write_rest(parts[index], taken)
+        self.bytes_out.value += sum(map(len, parts))
         self.observe(arrived_ns, count)
 
     def _answer_one_by_one(
