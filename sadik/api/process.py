@@ -15,6 +15,7 @@ import sys
 import uvloop
 
 import sadik
+from sadik.api import descriptors
 from sadik.api.http.server import HttpServer
 from sadik.api.logs import configure_logging
 from sadik.api.node_metrics import export_node
@@ -41,7 +42,7 @@ def run(config: NodeConfig) -> int:
         SadikError, OSError: The node could not start, or its last sync failed.
     """
     configure_logging(config.log)
-    return uvloop.run(serve(config))
+    return uvloop.run(serve(descriptors.raise_limit(config)))
 
 
 def open_engine(

@@ -34,7 +34,7 @@ log = logging.getLogger("sadik.node")
 _MAINTENANCE_STEP_BYTES = 256 * 1024
 _MAINTENANCE_IDLE_S = 1.0
 _COLLECTION_IDLE_S = 60.0
-_COLLECTION_SHARE = 0.05
+_COLLECTION_SHARE = 0.02
 READ_BYTES_MAX = 16 * 1024 * 1024
 """Stored bytes one batch may read: what is beyond waits until the replies before it have gone to the
 transport.
@@ -81,7 +81,11 @@ class Node:
             hybrid=self.hybrid,
             entropy=entropy,
             batch_capacity=config.resp.batch_operations_max,
-            read_bytes_max=max(READ_BYTES_MAX, config.limits.value_bytes_max),
+            read_bytes_max=max(
+                # A client that reads must not be cut off for the replies of one batch.
+                min(READ_BYTES_MAX, config.resp.output_bytes_max // 2),
+                config.limits.value_bytes_max,
+            ),
             horizon=_HORIZON_ALONE,
         )
         self.sync = SyncService(engine, worker, clock, config.storage.sync, config.storage.sync_interval_ms)

@@ -738,6 +738,56 @@ def test_client_may_have_only_so_many_replies_held() -> None:
     run(story())
 
 
+def test_held_replies_are_limited_in_bytes() -> None:
+    """One SET that waits for the disk, and behind it reads of 200 MB: those wait where they are."""
+
+    async def story() -> None:
+        worker = HandWorker(by_hand=True)
+        async with running(configuration(storage={"sync": "always"}), worker=worker) as world:
+            client, value = world.connect(), random.Random(6).randbytes(MIB)
+            client.send(command(b"SET", b"big", value))
+            await world.settle()
+            worker.run()
+            await world.settle()
+            client.send(command(b"SET", b"k", b"v") + command(b"GET", b"big") * 200 + command(b"ECHO", b"x"))
+            await world.settle()
+            assert client.connection.held_bytes < 20 * MIB
+            assert not client.transport.reading
+            assert len(client.replies()) == 1
+            while worker.waiting:
+                worker.run()
+                await world.settle()
+            replies = await client.wait(203)
+            assert replies[1] == OK
+            assert replies[2:202] == [bulk(value)] * 200
+            assert replies[202] == bulk(b"x")
+
+    run(story())
+
+
+def test_unsent_replies_beyond_the_hard_limit_cut_the_client_off() -> None:
+    """What one command makes for a client that takes nothing is the most it can have."""
+
+    async def story() -> None:
+        config = configuration(
+            resp={"output_bytes_max": 300_000, "output_soft_bytes_max": 300_000},
+            limits={"value_bytes_max": 70_000},
+        )
+        async with running(config) as world:
+            client, other = world.connect(), world.connect()
+            await other.call(b"SET", b"big", bytes(70_000))
+            client.transport.taking = False
+            client.send(command(b"MULTI") + command(b"GET", b"big") * 5 + command(b"EXEC"))
+            await world.settle()
+            assert client.transport.aborted
+            assert client.closed
+            # Who reads gets as much in one pipeline.
+            other.send(command(b"GET", b"big") * 100)
+            assert await other.wait(101) == [OK, *[bulk(bytes(70_000))] * 100]
+
+    run(story())
+
+
 # Records that cannot be read, and actors.
 
 

@@ -237,7 +237,7 @@ def test_kill_loses_nothing_acknowledged(start_node: NodeStarter, mode: str) -> 
 @pytest.mark.parametrize("mode", ["always", "interval"])
 def test_two_hundred_kills(start_node: NodeStarter, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The bar of this promise."""
-    rounds = int(os.environ.get("SADIK_KILLS", "200"))
+    rounds = int(os.environ.get("TEST_KILLS", "200"))
     load = run_rounds(start_node, mode, seed=2, rounds=rounds)
     with capsys.disabled():
         print(

@@ -34,7 +34,7 @@ CLIENTS = 3
 KEYS_EACH = 4
 LIVES = 4
 STEPS = 30
-REPLAY = "SADIK_SEED={seed} python -m pytest tests/system/test_power_cut.py -k ordinary"
+REPLAY = "TEST_SEED={seed} python -m pytest tests/system/test_power_cut.py -k ordinary"
 
 State = bytes | None
 
@@ -317,8 +317,8 @@ def run_seeds(seeds: list[int]) -> tuple[int, int]:
 
 
 def test_ordinary_seeds_keep_every_promise() -> None:
-    """A hundred stories; SADIK_SEED names a single one."""
-    chosen = os.environ.get("SADIK_SEED")
+    """A hundred stories; TEST_SEED names a single one."""
+    chosen = os.environ.get("TEST_SEED")
     cuts, acknowledged = run_seeds([int(chosen)] if chosen else list(range(100)))
     if not chosen:
         assert cuts == 100 * LIVES
@@ -329,6 +329,6 @@ def test_ordinary_seeds_keep_every_promise() -> None:
 @pytest.mark.timeout(3600)
 def test_many_seeds_keep_every_promise(capsys: pytest.CaptureFixture[str]) -> None:
     """The bar: 2000 power cuts. Each story has several."""
-    cuts, acknowledged = run_seeds(list(range(1000, 1000 + int(os.environ.get("SADIK_STORIES", "2000")))))
+    cuts, acknowledged = run_seeds(list(range(1000, 1000 + int(os.environ.get("TEST_STORIES", "2000")))))
     with capsys.disabled():
         print(f"\n{cuts} deaths, {acknowledged} acknowledged writes: none lost")

@@ -64,6 +64,7 @@ class Connection(asyncio.BaseProtocol):
         "fast",
         "finishing",
         "held",
+        "held_bytes",
         "in_flight",
         "lane",
         "linger_ticks",
@@ -99,6 +100,7 @@ class Connection(asyncio.BaseProtocol):
         self.held: deque[Held] = deque()
         self.pending: deque[list[bytes]] = deque()
         self.in_flight = 0
+        self.held_bytes = 0
         self.over_soft_since_ns = 0
         self.active_ns = 0
         self.received = 0
@@ -169,6 +171,7 @@ class Connection(asyncio.BaseProtocol):
         if ticket or self.held:
             self.held.append(Held(ticket, replies, data, arrived_ns))
             self.in_flight += replies
+            self.held_bytes += len(data)
             self._settle()
             return
         self.write(data)
@@ -206,6 +209,7 @@ class Connection(asyncio.BaseProtocol):
             item = held.popleft()
             parts.append(item.data)
             self.in_flight -= item.replies
+            self.held_bytes -= len(item.data)
             self.server.observe(item.arrived_ns, item.replies)
         if parts and not self.lost:
             self.write(b"".join(parts))
@@ -217,7 +221,7 @@ class Connection(asyncio.BaseProtocol):
         """
         parts = [error * item.replies if item.ticket else item.data for item in self.held]
         self.held.clear()
-        self.in_flight = 0
+        self.in_flight = self.held_bytes = 0
         if parts and not self.lost:
             self.write(b"".join(parts))
         self._settle()
@@ -259,7 +263,11 @@ class Connection(asyncio.BaseProtocol):
         if self.closing:
             self._finish()
             return
-        blocked = self.write_paused or self.in_flight >= self.server.in_flight_max
+        blocked = (
+            self.write_paused
+            or self.in_flight >= self.server.in_flight_max
+            or self.held_bytes >= _HIGH_WATER_BYTES
+        )
         changed = blocked != self.blocked
         self.blocked = blocked
         self.settle_lane()
