@@ -23,7 +23,9 @@ from sadik.metrics.registry import Registry
 from sadik.node.node import Node
 from sadik.settings import Address
 from sadik.sim.files import SimFiles
+from sadik.storage.engine import Engine
 from sadik.storage.log_engine import LogEngine
+from sadik.storage.memory_engine import MemoryEngine
 
 DIRECTORY = "/data"
 OK = b"+OK\r\n"
@@ -194,7 +196,8 @@ class Client:
 
     def shut_writing(self) -> None:
         """shutdown(SHUT_WR): nothing more will come, but replies are still read."""
-        self.connection.eof_received()
+        if not self.connection.eof_received():
+            self.transport.close()
 
     def replies(self) -> list[bytes]:
         """The replies received so far, whole ones."""
@@ -214,6 +217,14 @@ class Client:
                 return found
             await asyncio.sleep(0)
         raise AssertionError(f"{len(self.replies())} replies of {count}")
+
+    async def wait_until_read(self) -> None:
+        """A socket that the node does not read from delivers nothing."""
+        for _ in range(_PATIENCE):
+            if self.transport.reading or self.closed:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("the node does not read any more")
 
     async def call(self, *words: bytes) -> bytes:
         """One command; its reply."""
@@ -283,7 +294,9 @@ async def start_world(
     """
     entropy = SeededEntropy(seed)
 
-    def open_engine(*_: object) -> LogEngine:
+    def open_engine(*_: object) -> Engine:
+        if config.storage.engine == "memory":
+            return MemoryEngine()
         return LogEngine.open(
             f"{DIRECTORY}/log",
             files=files,
