@@ -67,11 +67,16 @@ class HandWorker:
     def submit(self, work: Work, done: Done) -> None:
         self.waiting.append((work, done))
         if not self.by_hand:
-            asyncio.get_running_loop().call_soon(self.run)
+            asyncio.get_running_loop().call_soon(self._run_next)
 
     def run(self) -> None:
         """The oldest piece of work, from its beginning to its end."""
         self.work()()
+
+    def _run_next(self) -> None:
+        # The end of the node may have run it before.
+        if self.waiting:
+            self.run()
 
     def work(self) -> Callable[[], None]:
         """Do the oldest piece of work; what is returned reports it done."""
@@ -241,10 +246,13 @@ class Client:
 
 
 class World:
-    """A node and its clients."""
+    """A node and its clients; real ones may come to ``address``."""
 
-    def __init__(self, node: Node, server: RespServer, clock: HandClock, worker: HandWorker) -> None:
+    def __init__(
+        self, node: Node, server: RespServer, address: Address, clock: HandClock, worker: HandWorker
+    ) -> None:
         self.node = node
+        self.address = address
         self.server = server
         self.clock = clock
         self.worker = worker
@@ -317,8 +325,8 @@ async def start_world(
         node.coordinator, config, clock=clock, instruments=RespInstruments(Registry()), facts=facts
     )
     node.start()
-    await server.start()
-    return World(node, server, clock, worker)
+    address = await server.start()
+    return World(node, server, address, clock, worker)
 
 
 @asynccontextmanager
@@ -348,10 +356,11 @@ async def running(
         while worker.waiting:
             worker.run()
         await world.server.stop(0)
+        writable = world.node.engine.statistics().writable
         try:
             await world.node.close()
         except StorageFailed:
-            assert not world.node.engine.statistics().writable
+            assert not writable
     assert not failures, failures
 
 

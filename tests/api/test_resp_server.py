@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-from collections.abc import Coroutine
+import socket
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -269,6 +271,79 @@ def test_flush_in_a_pipeline_hides_what_came_before_and_nothing_after() -> None:
             assert await other.call(b"GET", b"a") == bulk(b"3")
 
     run(story())
+
+
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_slow_reader_on_a_real_socket_gets_every_byte_in_order(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Small replies go straight to the socket, large ones and what it has no room for through the transport:
+    none may overtake another.
+    """
+
+    async def story() -> None:
+        rng, model = random.Random(7), Model()
+        async with running() as world:
+            conversations: list[tuple[bytes, bytes]] = []
+            for number in range(4):
+                words = [
+                    own(
+                        rng.choice(
+                            (
+                                (b"GET", b"a"),
+                                (b"GET", b"b"),
+                                (b"ECHO", rng.randbytes(rng.randrange(50))),
+                                (b"SET", b"a", rng.randbytes(rng.choice((10, 1000, 60_000)))),
+                                (b"SET", b"b", rng.randbytes(10)),
+                                (b"MGET", b"a", b"b"),
+                            )
+                        ),
+                        number,
+                    )
+                    for _ in range(150)
+                ]
+                expected = b"".join(map(model.expect, words))
+                conversations.append((b"".join(command(*item) for item in words), expected))
+            received = await asyncio.gather(
+                *(
+                    converse(world, data, len(expected), seed)
+                    for seed, (data, expected) in enumerate(conversations)
+                )
+            )
+            for (_, expected), data in zip(conversations, received, strict=True):
+                assert data == expected
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
+
+
+async def converse(world: World, data: bytes, size: int, seed: int) -> bytes:
+    """Send pieces, and read ``size`` bytes of replies in pieces, through a socket with little room."""
+    rng = random.Random(seed)
+    connected = socket.socket()
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+    connected.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connected, (world.address.host, world.address.port))
+
+    async def send() -> None:
+        for piece in cut(rng, data, 200):
+            await loop.sock_sendall(connected, piece)
+            await asyncio.sleep(0)
+
+    sending = loop.create_task(send())
+    received = bytearray()
+    while len(received) < size:
+        part = await loop.sock_recv(connected, rng.choice((100, 5000, 100_000)))
+        assert part, "the connection was closed"
+        received += part
+        for _ in range(rng.randrange(3)):
+            await asyncio.sleep(0)
+    await sending
+    connected.close()
+    return bytes(received)
 
 
 # Replies that are not sent, and ends of connections.
