@@ -49,6 +49,9 @@ static int guard_install(void) {
     return 0;
 }
 
+/* Nothing that touches memory is moved across: order progress, or the jump point, before what may fault. */
+#define guard_barrier() __asm__ volatile("" ::: "memory")
+
 static int guard_run(guard_work_t work, void *argument) {
     sigjmp_buf point;
     if (sigsetjmp(point, 0)) {
@@ -56,12 +59,12 @@ static int guard_run(guard_work_t work, void *argument) {
         return -1;
     }
     guard_point = &point;
+    /* The compiler may put the work in here, and sees no connection between the jump point and what the work reads. */
+    guard_barrier();
     work(argument);
+    guard_barrier();
     guard_point = NULL;
     return 0;
 }
-
-/* Order a store of progress before the touching that may fault. */
-#define guard_barrier() __asm__ volatile("" ::: "memory")
 
 #endif

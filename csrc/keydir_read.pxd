@@ -60,7 +60,9 @@ cdef inline void read_header(void* argument) noexcept nogil:
     cdef Probe* probe = <Probe*>argument
     cdef record_header header
     memcpy(&header, probe.record, RECORD_HEADER)
-    # The bytes come from a map that may change under us: check and use this copy, never the map again.
+    # The bytes come from a map that may change under us: check and use this copy, never the map again. Without the barrier
+    # the compiler takes the two for the same and reads some fields twice.
+    guard_barrier()
     probe.sound = (
         record_header_valid(probe.salt, probe.offset, &header)
         and record_bytes(&header) <= probe.room
@@ -96,6 +98,7 @@ cdef inline void read_headers(void* argument) noexcept nogil:
         if plan.status == STORED:
             guard_barrier()
             memcpy(&header, plan.record, RECORD_HEADER)
+            guard_barrier()
             if record_header_valid(plan.salt, plan.offset, &header) and record_bytes(&header) <= plan.room and \
                     memcmp(header.digest, work.digests + 16 * work.first, 16) == 0:
                 plan.name_length = record_name_length(&header)
