@@ -118,6 +118,7 @@ class RespServer:
         for connection in list(self._connections.values()):
             connection.close_after_replies()
         if self._connections:
+            self._emptied.clear()
             try:
                 async with asyncio.timeout(grace_s):
                     await self._emptied.wait()
@@ -285,7 +286,7 @@ class RespServer:
             self._defer(runs)
             return
         try:
-            spans = self._spans(runs, writes)
+            spans = self._spans(runs)
         except SadikError:
             # A new bucket that cannot be recorded, for example on a full disk: as commands, each write gets
             # its error and each read its answer.
@@ -302,18 +303,23 @@ class RespServer:
             self._answer(runs, start, applied, arrived_ns)
             start += applied.taken
 
-    def _spans(self, runs: list[Run], writes: bool) -> list[Span]:
+    def _spans(self, runs: list[Run]) -> list[Span]:
         """Neighbouring runs in the same bucket, as one."""
-        find = self._coordinator.bucket_for_write if writes else self._coordinator.bucket
         spans: list[Span] = []
         name = runs[0][0].session.bucket
         begin = 0
         for connection, first, _ in runs:
             if connection.session.bucket != name:
-                spans.append(Span(begin, first, find(name)))
+                spans.append(self._span(begin, first, name))
                 name, begin = connection.session.bucket, first
-        spans.append(Span(begin, runs[-1][2], find(name)))
+        spans.append(self._span(begin, runs[-1][2], name))
         return spans
+
+    def _span(self, first: int, stop: int, name: bytes) -> Span:
+        # A bucket that is only read from is not recorded: names that nobody writes to must not grow anything.
+        writes = self._batch.kinds.find(resp.SET, first, stop) >= 0
+        find = self._coordinator.bucket_for_write if writes else self._coordinator.bucket
+        return Span(first, stop, find(name))
 
     def _defer_blocked(self, runs: list[Run], start: int) -> list[Run]:
         """Big values cut the batch: whoever does not take its replies gets its rest back as commands for
@@ -459,9 +465,11 @@ class RespServer:
 
     def _hold(self, connection: Connection, ticket: int) -> None:
         """Remember who waits; the first one asks for a sync."""
-        if not self._held:
-            self._coordinator.sync.wait(ticket, self._released)
+        first = not self._held
         self._held[connection.session.id] = connection
+        if first:
+            # Last: after a failed sync it answers at once.
+            self._coordinator.sync.wait(ticket, self._released)
 
     def _released(self, error: StorageFailed | None) -> None:
         held, self._held = self._held, {}
