@@ -7,6 +7,7 @@ answered, background work ends, everything is synced, the directory is given bac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -76,27 +77,33 @@ async def serve(config: NodeConfig) -> int:
     loop = asyncio.get_running_loop()
     clock, entropy = SystemClock(), SystemEntropy()
     started_ms = clock.wall_ms()
-    worker = ThreadWorker(loop.call_soon_threadsafe)
-    node = Node.open(
-        config, open_engine=open_engine, files=SystemFiles(), clock=clock, entropy=entropy, worker=worker
-    )
-    registry = Registry()
-    export_node(registry, node)
-    facts = Facts(
-        node_id=node.birth.node_id,
-        cluster=node.birth.cluster,
-        started_ms=started_ms,
-        run_id=f"{node.vnodes.actor:016x}".rjust(40, "0"),
-        data_directory=config.data_directory,
-    )
-    resp = RespServer(
-        node.coordinator, config, clock=clock, instruments=RespInstruments(registry), facts=facts
-    )
-    http = HttpServer(node.coordinator, config, registry, clock=clock)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
+    grace_s = config.drain_timeout_ms / 1000
+    # Whatever fails, at the start or at the end, the rest of the end still takes place.
+    async with contextlib.AsyncExitStack() as end:
+        worker = ThreadWorker(loop.call_soon_threadsafe)
+        end.callback(worker.close)
+        node = Node.open(
+            config, open_engine=open_engine, files=SystemFiles(), clock=clock, entropy=entropy, worker=worker
+        )
+        end.push_async_callback(node.close)
+        registry = Registry()
+        export_node(registry, node)
+        facts = Facts(
+            node_id=node.birth.node_id,
+            cluster=node.birth.cluster,
+            started_ms=started_ms,
+            run_id=f"{node.vnodes.actor:016x}".rjust(40, "0"),
+            data_directory=config.data_directory,
+        )
+        resp = RespServer(
+            node.coordinator, config, clock=clock, instruments=RespInstruments(registry), facts=facts
+        )
+        http = HttpServer(node.coordinator, config, registry, clock=clock)
+        end.push_async_callback(http.stop, grace_s)
+        end.push_async_callback(resp.stop, grace_s)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         node.start()
         resp_address = await resp.start()
         http_address = await http.start()
@@ -113,10 +120,5 @@ async def serve(config: NodeConfig) -> int:
         )
         await stop.wait()
         log.info("stopping")
-    finally:
-        grace_s = config.drain_timeout_ms / 1000
-        await resp.stop(grace_s)
-        await http.stop(grace_s)
-        await node.close()
     log.info("stopped")
     return 0

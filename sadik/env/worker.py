@@ -6,6 +6,7 @@ The simulator's worker runs the same callable in virtual time. No other module s
 
 from __future__ import annotations
 
+import errno
 import queue
 import threading
 from collections.abc import Callable
@@ -22,8 +23,9 @@ class Worker(Protocol):
     """Runs blocking callables one after another, away from the event loop."""
 
     def submit(self, work: Work, done: Done) -> None:
-        """Run ``work``; then ``done(None)``, or ``done(error)`` for an OSError, back on the event loop's
-        thread.
+        """Run ``work``; then ``done(None)``, or ``done(error)``, back on the event loop's thread.
+
+        What is not an OSError arrives as one: whoever waits for ``done`` must not wait for ever.
         """
         ...
 
@@ -61,4 +63,6 @@ class ThreadWorker:
                 work()
             except OSError as caught:
                 error = caught
+            except Exception as caught:  # noqa: BLE001  (the thread must outlive a bug in the work)
+                error = OSError(errno.EIO, f"{type(caught).__name__}: {caught}")
             self._deliver(done, error)

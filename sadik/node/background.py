@@ -89,10 +89,15 @@ class BackgroundRunner:
             began_ns = self._clock.monotonic_ns()
             try:
                 more = job.step()
-            except (StorageError, OSError) as error:
+            except Exception as error:
+                # Any: a job that ended would leave its work undone for good, unseen.
                 status.errors += 1
                 status.last_error = str(error)
-                log.warning("job %s failed, trying again in %.0f s: %s", job.name, backoff_s, error)
+                # Of a bug, where it is; of a disk, what it said.
+                trace = None if isinstance(error, (StorageError, OSError)) else error
+                log.warning(
+                    "job %s failed, trying again in %.0f s: %s", job.name, backoff_s, error, exc_info=trace
+                )
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
                 continue

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from sadik.env.clock import Clock
 from sadik.ids import stamp_at
 from sadik.kernels import versions
+from sadik.node.records import Record
 from sadik.node.vnode import Vnodes
 from sadik.storage.engine import Entry
 
@@ -93,15 +94,16 @@ class Collector:
             return False
         self._after = page[-1].digest
         now_ms = self._clock.wall_ms()
-        changed: list[tuple[bytes, bytes]] = []
+        changed: list[Record] = []
         for entry in page:
             left = self._left(entry, now_ms)
             if left == b"":
                 self._vnodes.engine.remove(entry.digest)
                 self.collected += 1
             elif left is not None:
-                changed.append((entry.name, left))
-        self._store(changed)
+                changed.append(self._record(entry, left, now_ms))
+        self._vnodes.commit(changed)
+        self.reduced += len(changed)
         return True
 
     def _left(self, entry: Entry, now_ms: int) -> bytes | None:
@@ -124,14 +126,22 @@ class Collector:
         )
         return None if left == entry.value else left
 
-    def _store(self, changed: list[tuple[bytes, bytes]]) -> None:
-        addresses = []
-        for name, _ in changed:
-            cut = 1 + name[0]
-            addresses.append((self._vnodes.buckets.get(name[1:cut]), name[cut + 2 :]))
-        records = list(self._vnodes.records(addresses).values())
-        for record, (_, left) in zip(records, changed, strict=True):
-            record.stored = left
-            record.changed = True
-        self._vnodes.commit(records)
-        self.reduced += len(changed)
+    def _record(self, entry: Entry, left: bytes, now_ms: int) -> Record:
+        """What is left as a change to store. Nothing is read again: what a page holds may exceed the limit of
+        what a request may read.
+        """
+        cut = 1 + entry.name[0]
+        bucket = self._vnodes.buckets.get(entry.name[1:cut])
+        record = Record(
+            bucket=bucket.name,
+            key=entry.name[cut + 2 :],
+            name=entry.name,
+            digest=entry.digest,
+            stored=left,
+            readable=True,
+            floor=bucket.floor,
+            now_ms=now_ms,
+            mint=self._vnodes,
+        )
+        record.changed = True
+        return record

@@ -1,15 +1,14 @@
 """One node: the parts put together in order, and taken apart in reverse.
 
 Open: lock the directory, check the birth record, open the engine, load the buckets, draw an actor. Close:
-    stop the jobs, sync,
-close the engine, give the lock back. Everything from outside (clock, files, entropy, worker) is an argument.
+stop the jobs, sync, close the engine, give the lock back. Everything from outside (clock, files, entropy,
+worker) is an argument.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 
 from sadik.causality.clock import HybridClock
@@ -19,7 +18,7 @@ from sadik.env.clock import Clock
 from sadik.env.entropy import Entropy
 from sadik.env.files import Files, Lock
 from sadik.env.worker import Worker
-from sadik.errors import DirectoryLocked, StorageFailed
+from sadik.errors import DirectoryLocked
 from sadik.node.background import BackgroundRunner, Job
 from sadik.node.birth import BirthRecord, found, read_or_found
 from sadik.node.buckets import BucketRegistry
@@ -28,8 +27,6 @@ from sadik.node.coordinator.service import Coordinator
 from sadik.node.vnode import Vnodes
 from sadik.storage.engine import Engine
 from sadik.storage.service import SyncService
-
-log = logging.getLogger("sadik.node")
 
 _MAINTENANCE_STEP_BYTES = 256 * 1024
 _MAINTENANCE_IDLE_S = 1.0
@@ -199,23 +196,19 @@ class Node:
         """Stop the jobs, make everything durable, close the engine.
 
         Raises:
-            StorageFailed: The last sync failed; the lock is given back all the same.
+            StorageFailed: A sync failed, the last one or one before; everything is closed all the same.
         """
         self.coordinator.set_ready(False)
-        try:
+        with contextlib.ExitStack() as end:
+            if self._lock is not None:
+                end.callback(self._lock.release)
+            end.callback(self.engine.close)
+            end.callback(self._worker.close)
             await self.background.stop()
             await self.sync.stop()
-            self._worker.close()
             # Closing syncs once more and writes what makes the next start fast: let the loop breathe before
             # it.
             await asyncio.sleep(0)
-            self.engine.close()
-        except StorageFailed as error:
-            log.error("the data could not be made durable at the end: %s", error)
-            raise
-        finally:
-            if self._lock is not None:
-                self._lock.release()
 
     def maintain(self) -> bool:
         """One step of the engine's background work; True when the next one is not to wait for long."""

@@ -79,7 +79,11 @@ class SyncService:
         self._begin()
 
     async def stop(self) -> None:
-        """Wait for the running sync; then make everything durable."""
+        """Wait for the running sync; then make everything durable.
+
+        Raises:
+            StorageFailed: A sync failed, this one or one before: not all that was written is durable.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -89,6 +93,8 @@ class SyncService:
             self._begin()
             while self._running is not None:
                 await self._idle.wait()
+        if self._failed is not None:
+            raise self._failed
 
     def sync_soon(self) -> None:
         """Begin a sync now, or right after the one that runs."""

@@ -111,6 +111,34 @@ def test_what_others_may_hold_is_still_known_as_seen() -> None:
     assert versions.merge(record.stored, elsewhere) == record.stored
 
 
+def test_big_siblings_do_not_stop_collection() -> None:
+    """Cause: what a page leaves was read again, as a request reads, and a page of big values is more than one
+    request may read. The job ended with the error, and the node's stop with it. Cure: nothing is read again.
+    """
+    wall = Wall()
+    vnodes = vnodes_of(wall, EVERYTHING)
+    big = b"x" * (1 << 19)
+    for number in range(4):
+        put(vnodes, b"%d" % number, big)
+        (record,) = vnodes.records([(vnodes.buckets.get(b"0"), b"%d" % number)]).values()
+        record.put(b"short", NOON + 1000, covers=())
+        vnodes.commit([record])
+    wall.now_ms = NOON + 1000
+    # The newest has expired, and what it hid comes into sight: it stays.
+    collector = Collector(vnodes, wall, HORIZON_MS)
+    round_of(collector)
+    assert collector.reduced == 0
+    for number in range(4):
+        (record,) = vnodes.records([(vnodes.buckets.get(b"0"), b"%d" % number)]).values()
+        record.put(big, covers=())
+        vnodes.commit([record])
+    round_of(collector)
+    assert collector.reduced == 4
+    for number in range(4):
+        (record,) = vnodes.records([(vnodes.buckets.get(b"0"), b"%d" % number)]).values()
+        assert [value.payload for value in record.siblings()] == [big, big]
+
+
 def test_a_tombstone_is_remembered_until_the_horizon() -> None:
     """Deletes are remembered as long as a node may be away."""
     wall = Wall()

@@ -162,14 +162,19 @@ def test_the_thread_worker_runs_in_order_and_reports_errors_on_the_loop() -> Non
         def failing() -> None:
             raise OSError(errno.EIO, "no")
 
+        def wrong() -> None:
+            raise ValueError("a bug")
+
         def note(name: str) -> Callable[[OSError | None], None]:
             return lambda error: results.append((name, error and error.errno))
 
         worker.submit(lambda: None, note("first"))
         worker.submit(failing, note("second"))
+        # Not an OSError, and told as one: the thread goes on, and nobody waits for ever.
+        worker.submit(wrong, note("third"))
         worker.submit(lambda: None, lambda error: finished.set())
         await finished.wait()
         worker.close()
         return results
 
-    assert asyncio.run(run()) == [("first", None), ("second", errno.EIO)]
+    assert asyncio.run(run()) == [("first", None), ("second", errno.EIO), ("third", errno.EIO)]
