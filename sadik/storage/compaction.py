@@ -144,9 +144,9 @@ class Survey:
         self._least = [*sorted(found)[:2], (segment.SEQ_MAX, -1), (segment.SEQ_MAX, -1)]
         self._unknown = bool(log.foreign)
 
-    def records(self, found: Segment) -> int:
-        """Keys that point into a segment."""
-        return self._live[found.handle][0]
+    def needed(self, found: Segment) -> bool:
+        """Whether keys or names of the system table point into a segment."""
+        return self._live[found.handle][0] > 0 or found.handle in self._system
 
     def dead_seq_min(self, found: Segment) -> int:
         return self._live[found.handle][2]
@@ -199,16 +199,17 @@ class Compactor:
         pinned = total = 0
         for found in candidates:
             total += found.size
+            live = survey.live(found)
+            fits = live == 0 or live + _SLACK_BYTES <= free
             if found.damaged:
-                if not found.evacuated or (survey.records(found) == 0 and not found.holes):
+                if fits and (not found.evacuated or not (survey.needed(found) or found.holes)):
                     return [found]
                 continue
-            live = survey.live(found)
             pinned += survey.kept(found)
             if live == 0:
                 empty.append(found)
                 continue
-            if live + _SLACK_BYTES > free:
+            if not fits:
                 continue
             possible.append(found)
             dead = 1 - live / max(1, found.end - DATA_START)

@@ -42,10 +42,9 @@ from sadik.storage.log_files import (
 )
 from sadik.storage.maintenance import Maintenance
 from sadik.storage.recovery import ACCEPTED_LOSS, Recovery, Tail, system_digest
-from sadik.storage.segment_file import DATA_START, LOG
+from sadik.storage.segment_file import DATA_START, LOG, SEGMENT_BYTES_LIMIT
 
 SEGMENT_BYTES_MAX: Final = 128 << 20
-SEGMENT_BYTES_LIMIT: Final = 4 << 30
 SYSTEM_VALUE_BYTES_MAX: Final = 1 << 20
 _RESERVE_SHARE: Final = 16
 
@@ -486,6 +485,8 @@ class LogEngine:
         self._check_open()
         if self._sync_failed:
             raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
+        if self._request is not None:
+            raise InternalError("a sync is already out")
         request = self._begin()
         if request is None:
             return
@@ -559,9 +560,14 @@ class LogEngine:
     def close(self) -> None:
         if self._closed:
             return
-        self._request = None
         self._maintenance.stop()
         failure: StorageFailed | None = None
+        if self._request is not None:
+            # It may fail, which nobody would hear of, and a second sync would not fail again: so nothing is
+            # vouched for, and the next open copies what it finds.
+            self._sync_failed = True
+            self._request = None
+            failure = StorageFailed("closed while a sync was out: its outcome is unknown", maybe_applied=True)
         if isinstance(self._writer, SegmentWriter):
             self._leave(self._writer)
         try:

@@ -26,6 +26,7 @@ from sadik.storage.segment_file import (
     FOOTER_BYTES,
     LOG,
     MARK_BYTES,
+    SEGMENT_BYTES_LIMIT,
     Footer,
     Segment,
     SegmentHeader,
@@ -357,6 +358,8 @@ class SegmentWriter:
         copy more.
         """
         self.mark_due = False
+        if self.tail + MARK_BYTES > SEGMENT_BYTES_LIMIT:
+            return
         mark = encode_mark(self.codec, self.tail, self.log.seq_next, self.synced)
         try:
             self.append(mark)
@@ -370,6 +373,8 @@ class SegmentWriter:
         """Close the segment's records; call when all of it is durable. Best effort, like a mark."""
         self.footed = True
         made = self.segment
+        if self.tail + FOOTER_BYTES > SEGMENT_BYTES_LIMIT:
+            return
         footer = Footer(made.header, made.records, made.seq_min, made.seq_max)
         data = encode_footer(self.codec, self.tail, self.log.seq_next, footer)
         with suppress(StorageError):

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Final
 
+from sadik.env.files import File
 from sadik.errors import StorageError, StorageFailed
 from sadik.storage.compaction import WAIT, Compactor, CopyTarget
-from sadik.storage.log_files import Log, close_quietly, number_of
+from sadik.storage.log_files import NO_ROOM, Log, close_quietly, number_of
 from sadik.storage.recovery import Tail
-from sadik.storage.segment_file import DATA_START, Reader, Run, Segment, walk
+from sadik.storage.segment_file import DATA_START, Reader, Run, Segment, walk, write_whole
 from sadik.storage.snapshot import write_snapshot
 
 _CLOSE_SNAPSHOT_BYTES: Final = 1 << 30
@@ -25,14 +26,18 @@ class Maintenance:
     Attributes:
         tails: What is readable in old segments and not known to be durable; copied at the open, or here when
             there was no room.
+        tails_durable: They are so where they are, so that what they replace may go.
         waits: The job cannot go on before a sync.
     """
 
     def __init__(self, log: Log, *, segment_bytes_max: int, tails: list[Tail]) -> None:
         self._log = log
         self._job: Generator[int, None, None] | None = None
+        self._segment_bytes_max = segment_bytes_max
+        self._tails_not_before = 0
         self.compactor = Compactor(log, segment_bytes_max=segment_bytes_max)
         self.tails = tails
+        self.tails_durable = False
         self.waits = False
 
     def step(self, bytes_max: int) -> bool:
@@ -72,7 +77,10 @@ class Maintenance:
 
     def _next_job(self) -> Generator[int, None, None] | None:
         if self.tails:
-            return self.copy_tails()
+            if self._log.finished_rounds >= self._tails_not_before:
+                return self.copy_tails()
+            if not self.tails_durable:
+                return None
         busy = {writer.handle for writer in self._log.writers}
         job = self.compactor.next_job(busy)
         if job is not None:
@@ -94,12 +102,11 @@ class Maintenance:
             yield _SLOTS_PER_STEP
 
     def copy_tails(self) -> Generator[int, None, None]:
-        """Move what only the memory may have into a new segment; without room it stays, and is tried again
-        later.
+        """Move what only the memory may have into new segments; without room it stays, and is tried again
+        after a sync round.
         """
         log = self._log
-        room = DATA_START + sum(tail.stop - tail.start for tail in self.tails)
-        target = CopyTarget(log, room)
+        target = CopyTarget(log, 0)
         try:
             while self.tails:
                 tail = self.tails[-1]
@@ -107,6 +114,7 @@ class Maintenance:
                 try:
                     for piece in walk(Reader(file), tail.segment.codec, tail.start, tail.stop):
                         if isinstance(piece, Run):
+                            target = self._with_room(target, len(piece.data))
                             yield len(piece.data) + target.copy(tail.segment, piece, tail.hides)
                 finally:
                     close_quietly(file)
@@ -115,9 +123,17 @@ class Maintenance:
         except StorageFailed:
             raise
         except (StorageError, OSError):
-            pass
+            self._tails_not_before = log.next_round()
         if target.writer is not None:
+            log.seal(target.writer)
+
+    def _with_room(self, target: CopyTarget, length: int) -> CopyTarget:
+        """A target that takes ``length`` more bytes: this one, or another when it would become too large."""
+        if target.writer is not None:
+            if target.writer.tail + length <= target.room:
+                return target
             self._log.seal(target.writer)
+        return CopyTarget(self._log, max(self._segment_bytes_max, DATA_START + length))
 
     def write_snapshots(self, sync: Callable[[], None]) -> None:
         """Snapshots of the newest segments that have none, as far as it takes little time."""
@@ -133,15 +149,41 @@ class Maintenance:
         sync()
 
     def sync_tails(self) -> None:
-        """Where there was no room to copy: the next best, which a sync that failed earlier makes
-        worthless.
+        """Where there was no room to copy: write the same bytes over themselves, which takes none, and sync.
+
+        A sync alone is not enough: one that failed in an earlier run has left pages that pass for clean.
+
+        Raises:
+            StorageFailed: It cannot be made durable.
         """
+        durable = True
         for tail in self.tails:
+            path = tail.segment.path
             try:
-                file = self._log.files.open(tail.segment.path)
+                file = self._log.files.open(path, write=True)
                 try:
+                    durable &= _rewrite(file, tail)
                     file.sync()
                 finally:
                     close_quietly(file)
             except OSError as error:
-                raise StorageFailed(f"{tail.segment.path} cannot be synced: {error}") from error
+                raise StorageFailed(f"{path} cannot be synced: {error}") from error
+        self.tails_durable = durable
+
+
+def _rewrite(file: File, tail: Tail) -> bool:
+    """Make the pages of a tail dirty again; False where even that takes room (copy-on-write), or where the
+    disk would not give them: zeros stand for those, and must not be written.
+    """
+    reader = Reader(file)
+    try:
+        for piece in walk(reader, tail.segment.codec, tail.start, tail.stop):
+            if reader.failed:
+                return False
+            if isinstance(piece, Run):
+                write_whole(file, piece.data[: piece.scan.stop - piece.base], piece.base)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return False
+    return True

@@ -93,9 +93,12 @@ class Recovery:
         proven_runs: Runs of those segments read so far that are known to have been synced.
         runs: The run that made each segment, by number.
         headless: Number and bytes of files without a header; whether they are rot for sure; the proven runs
-            of later segments.
+            of later segments; the number their records are below, where it is known.
         claims: For a LOG segment's number, what the next one says: (how many bytes of it count, first number
             after it).
+        seq_beyond: All records of the segment at hand have smaller numbers: the first one of the LOG segment
+            after it; None when there is none. Unlike "everything so far" it does not rise from open to open,
+            so a loss that was accepted stays accepted.
         doubt_seq: Keys whose newest number is smaller may have had a newer one that is unreadable.
         lost_bytes: Unreadable bytes of any kind: numbers they may have used are not used again.
     """
@@ -103,8 +106,9 @@ class Recovery:
     log: Log
     proven_runs: set[int] = field(default_factory=set)
     runs: dict[int, int] = field(default_factory=dict)
-    headless: list[tuple[int, int, bool, frozenset[int]]] = field(default_factory=list)
+    headless: list[tuple[int, int, bool, frozenset[int], int | None]] = field(default_factory=list)
     claims: dict[int, tuple[int, int]] = field(default_factory=dict)
+    seq_beyond: int | None = None
     doubt_seq: int = 0
     doubt_all: bool = False
     lost_bytes: int = 0
@@ -161,8 +165,12 @@ class Recovery:
             # A file under another's name is as good as under its own, because numbers in records decide and
             # not names; but what others say of that name is not about it.
             claim = self.claims.get(number) if header.number == number and header.kind == LOG else None
+            beyond = self.seq_beyond
             if header.number != number:
                 header = replace(header, number=number, previous=0, previous_end=0)
+                self.seq_beyond = None
+            elif header.kind == LOG:
+                beyond = header.seq_first
             made = log.attach(file, header, room=size, size=size)
             self.seq_max = max(self.seq_max, header.seq_first - 1)
             if self._index(made, reader, snapshot, claim):
@@ -170,6 +178,7 @@ class Recovery:
                 self.proven_runs.add(header.run)
                 if header.kind == LOG and header.previous_end > DATA_START:
                     self.claims[header.previous] = (header.previous_end, header.seq_first)
+            self.seq_beyond = beyond
         finally:
             close_quietly(file)
 
@@ -187,26 +196,26 @@ class Recovery:
 
     def _headless(self, file: File, number: int, size: int, reader: Reader) -> None:
         """A file whose salt is lost: none of its records can be read. What that means is known at the end."""
-        if size <= DATA_START and not reader.failed:
+        if size <= DATA_START and not reader.failed and number not in self.claims:
             # It never got as far as a record.
             self.log.files.remove(file.path)
             self.log.directory_changed = True
             return
         self.lost_bytes += size
         sure = bool(reader.failed) or number in self.claims
-        self.headless.append((number, size, sure, frozenset(self.proven_runs)))
+        self.headless.append((number, size, sure, frozenset(self.proven_runs), self.seq_beyond))
 
     def _judge_headless(self) -> None:
         """A file without a header is rot if a sync has succeeded after it was made, else what a crash may
         leave.
         """
         log = self.log
-        for number, size, sure, proven_later in self.headless:
+        for number, size, sure, proven_later, seq_beyond in self.headless:
             same_run = any(run in proven_later for before, run in self.runs.items() if before < number)
             if sure or same_run:
                 log.foreign += 1
                 log.damage(Damage(number, 0, size, "the segment's header is unreadable"))
-                self.doubt_all = True
+                self._doubt_below(seq_beyond)
             else:
                 log.torn_bytes += size
 
@@ -277,10 +286,13 @@ class Recovery:
         elif high is not None and high <= hole.seq_low:
             # The numbers before and after are neighbours: only a mark was there.
             return
-        if high is None:
+        self._doubt_below(high if high is not None else self.seq_beyond)
+
+    def _doubt_below(self, seq: int | None) -> None:
+        if seq is None:
             self.doubt_all = True
         else:
-            self.doubt_seq = max(self.doubt_seq, high)
+            self.doubt_seq = max(self.doubt_seq, seq)
 
     def take(self, made: Segment, entries: bytes) -> None:
         """Offer records to the index and to the system table."""
@@ -365,6 +377,7 @@ class _Scan:
         self.seq_after = seq_after
         self.seq_next = made.header.seq_first
         self.held: list[bytes] = []
+        self.released = 0
         self.holes: list[Hole] = []
         self.stop = DATA_START
 
@@ -389,6 +402,7 @@ class _Scan:
             self._prove(scan)
             if len(scan.entries):
                 self.held.append(scan.entries)
+            if self.proven > self.released or scan.stop <= self.proven:
                 self._release()
         self._settle()
 
@@ -401,7 +415,10 @@ class _Scan:
             self.made.end = min(self.made.end, scan.footer)
 
     def _release(self) -> None:
-        """Hand on the held records that are proven by now."""
+        """Hand on the held records that are proven by now. Called when that is more than before, for it looks
+        at all that are held.
+        """
+        self.released = self.proven
         keep: list[bytes] = []
         for entries in self.held:
             split = _split(entries, self.proven)

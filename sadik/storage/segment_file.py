@@ -27,6 +27,8 @@ COPY: Final = 1
 
 HEADER_BYTES: Final = 64
 DATA_START: Final = 2 * HEADER_BYTES
+SEGMENT_BYTES_LIMIT: Final = 1 << 32
+"""Offsets have 32 bits: no record ends above."""
 CHUNK_BYTES: Final = 1 << 18
 _BLOCK_BYTES: Final = 4096
 _MAGIC: Final = b"SADIKSEG"
