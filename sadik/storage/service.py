@@ -32,7 +32,6 @@ class SyncService:
     """Runs an engine's syncs off the event loop, one at a time.
 
     Attributes:
-        acknowledged: Writes with a ticket up to this one may be acknowledged now.
         on_sync: Called with (seconds, error) after each sync, for metrics.
     """
 
@@ -53,11 +52,6 @@ class SyncService:
         self._idle.set()
         self._failed: StorageFailed | None = None
         self.on_sync: Callable[[float, OSError | None], None] = lambda seconds, error: None
-
-    @property
-    def waits(self) -> bool:
-        """Whether acknowledgements wait for a sync."""
-        return self._mode == "always"
 
     def start(self) -> None:
         """Begin the interval's timer, where there is one."""
