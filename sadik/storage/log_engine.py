@@ -453,13 +453,11 @@ class LogEngine:
 
     def sync_begin(self) -> SyncRequest | None:
         self._check_open()
-        if self._sync_failed:
-            return None
-        if self._request is not None:
-            raise InternalError("a sync is already out")
-        return self._begin()
+        return None if self._sync_failed else self._begin()
 
     def _begin(self) -> SyncRequest | None:
+        if self._request is not None:
+            raise InternalError("a sync is already out")
         run = self._log.begin_round()
         self._request = None if run is None else SyncRequest(self._log.seq_next - 1, run)
         return self._request
@@ -485,8 +483,6 @@ class LogEngine:
         self._check_open()
         if self._sync_failed:
             raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
-        if self._request is not None:
-            raise InternalError("a sync is already out")
         request = self._begin()
         if request is None:
             return
