@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -11,12 +12,12 @@ import pytest
 from sadik.env.clock import SystemClock
 from sadik.env.entropy import SystemEntropy
 from sadik.env.files import SystemFiles
-from sadik.errors import CorruptRecord, InternalError, StorageFailed
+from sadik.errors import CorruptRecord, InternalError, StorageError, StorageFailed
 from sadik.kernels import keydir
-from sadik.sim.files import Fault, SimFiles
+from sadik.sim.files import CrashPoint, Fault, SimFiles
 from sadik.storage.log_files import Log, SegmentWriter
 from sadik.storage.segment_file import LOG
-from tests.storage.log_story import SEGMENT_BYTES, contents, digest, open_log
+from tests.storage.log_story import SEGMENT_BYTES, Story, contents, digest, open_log
 
 
 def segments(files: SimFiles) -> dict[str, int]:
@@ -269,3 +270,50 @@ def test_unreadable_system_value_does_not_keep_compaction_busy_for_ever() -> Non
         engine.maintain(1 << 20)
         engine.sync()
     assert len(files.trace) == steps
+
+
+def test_lives_on_a_disk_without_room_lose_nothing_that_an_open_has_found() -> None:
+    """Full disks, failed syncs, deaths and power cuts together; each open promises that all it found is
+    durable.
+    """
+    refused = 0
+    for seed in range(10):
+        files = SimFiles()
+        story = Story(files, seed)
+        rng = random.Random(seed)
+        for life in range(5):
+            if life:
+                used = sum(len(files.content(path)) for path in files.paths())
+                files.capacity_bytes = used + rng.choice((0, 0, 60, 500, 5000, 20_000))
+            if rng.random() < 0.4:
+                files.inject(Fault("sync", errno.EIO, skip=rng.randrange(30), loses=True))
+            if rng.random() < 0.5:
+                files.crash_before(len(files.trace) + rng.randrange(1, 200), taken=rng.choice((0, 1, 48)))
+            refused += _live(story)
+            files.clear_faults()
+            cut = rng.random() < 0.7
+            if cut:
+                files.power_cut(rng)
+            else:
+                files.kill()
+            if rng.random() < 0.5:
+                files.capacity_bytes = 1 << 40
+            story.check(story.open(), power_cut=cut)
+            files.kill()
+    assert refused > 100
+
+
+def _live(story: Story) -> int:
+    """One life of the process, until it dies, gives up or is old; returns how many writes were refused."""
+    refused = 0
+    with suppress(CrashPoint, StorageFailed):
+        story.open()
+        story.note_durable()
+        for _ in range(150):
+            try:
+                story.run(1)
+            except StorageFailed:
+                raise
+            except StorageError:
+                refused += 1
+    return refused
