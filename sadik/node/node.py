@@ -84,6 +84,7 @@ class Node:
                 config.limits.value_bytes_max,
             ),
             horizon=_HORIZON_ALONE,
+            clock_offset_max_ms=config.limits.clock_offset_max_ms,
         )
         self.sync = SyncService(engine, worker, clock, config.storage.sync, config.storage.sync_interval_ms)
         self.background = BackgroundRunner(clock)

@@ -20,6 +20,7 @@ from sadik.kernels import digest, resp, segment, versions
 from sadik.kernels.buffers import Buffer
 from sadik.node.buckets import Bucket, BucketRegistry
 from sadik.node.records import Record
+from sadik.node.stamps import StampBound
 from sadik.storage.engine import DIGEST_BYTES, ERROR, STORED, Engine
 
 
@@ -55,6 +56,7 @@ class Vnodes:
 
     Attributes:
         actor: This run's actor id, drawn anew whenever stored sets were given up or lost.
+        bound: Above every stamp on this disk, those of earlier runs too.
         horizon: Stamp below which no other node can hold a value that this one lacks.
         ticket_last: Ticket of the latest write.
     """
@@ -70,8 +72,11 @@ class Vnodes:
         batch_capacity: int,
         read_bytes_max: int,
         horizon: int,
+        clock_offset_max_ms: int,
     ) -> None:
         self.engine = engine
+        # Less ahead than a stamp may be, so that a flush right after a restart can mint above it.
+        self.bound = StampBound(engine, clock_offset_max_ms * 4 // 5)
         self.horizon = horizon
         self.buckets = buckets
         self.clock = clock
@@ -176,6 +181,7 @@ class Vnodes:
         self.hybrid.advance(result.stamp_last)
         writes = kinds.count(resp.SET, 0, count)
         try:
+            self.bound.cover(result.stamp_last)
             ticket = self.engine.write_batch(
                 count,
                 digests,
@@ -319,6 +325,7 @@ class Vnodes:
             starts.append(starts[-1] + len(record.name))
             offsets.append(offsets[-1] + len(record.stored))
             flags.append(segment.FLAG_DEAD if versions.is_dead(record.stored) else 0)
+        self.bound.cover(self.hybrid.last)
         ticket = self.engine.write_batch(
             len(changed),
             b"".join(record.digest for record in changed),

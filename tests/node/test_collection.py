@@ -54,6 +54,7 @@ def vnodes_of(wall: Wall, horizon: int) -> Vnodes:
         batch_capacity=16,
         read_bytes_max=1 << 20,
         horizon=horizon,
+        clock_offset_max_ms=500,
     )
 
 

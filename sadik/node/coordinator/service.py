@@ -224,9 +224,16 @@ class Coordinator:
         return min(self.properties(bucket).n, 1)
 
     def flush(self, bucket: bytes) -> None:
-        """Hide everything that is in the bucket now, in O(1); durable like any write."""
-        # The stamp is one of ours, so that every later write is above it and every earlier one below.
-        self.vnodes.ticket_last = self._buckets.truncate(bucket, self.vnodes.stamp_above(0))
+        """Hide everything that is in the bucket now, in O(1); durable like any write.
+
+        Raises:
+            ClockError: The wall clock went back since an earlier run, so far that a stamp above all that is
+                stored cannot be minted.
+        """
+        # One of our own stamps: every later write is above it, every earlier one of any run below.
+        stamp = self.vnodes.stamp_above(self.vnodes.bound.at_start)
+        self.vnodes.bound.cover(stamp)
+        self.vnodes.ticket_last = self._buckets.truncate(bucket, stamp)
 
     # Whole buckets.
 
