@@ -790,7 +790,7 @@ cdef class Keydir:
             data = data[:work.at]
         return count, status, data, offsets
 
-    def scan(self, after, stop, Py_ssize_t count):
+    def scan(self, after, stop, Py_ssize_t count, Py_ssize_t bytes_max=(1 << 30) - 1):
         cdef bytes low_bound = bytes(after)
         cdef bytes high_bound = bytes(stop)
         cdef uint64_t high = 0, low = 0, stop_high, stop_low
@@ -799,6 +799,8 @@ cdef class Keydir:
         cdef Slot* slot
         cdef bint first = not low_bound
         cdef list found = []
+        cdef tuple entry
+        cdef Py_ssize_t taken = 0
         if (len(low_bound) != 16 and not first) or len(high_bound) != 16:
             raise ValueError("bounds are digests of 16 bytes; only the first may be empty")
         if count < 1:
@@ -818,16 +820,19 @@ cdef class Keydir:
             place = seek(&self.tables[partition], high, low)
             if not first and holds(&self.tables[partition].slots[place], high, low):
                 place += 1
-        while partition < self.partitions and len(found) < count:
+        while partition < self.partitions and len(found) < count and taken < bytes_max:
             table = &self.tables[partition]
-            while table.used and place < table.allocated and len(found) < count:
+            while table.used and place < table.allocated and len(found) < count and taken < bytes_max:
                 slot = &table.slots[place]
                 place += 1
                 if slot.meta == 0 or slot.meta & SLOT_REMOVED:
                     continue
                 if slot.high > stop_high or (slot.high == stop_high and slot.low > stop_low):
                     return found
-                found.append(self.entry(slot))
+                entry = self.entry(slot)
+                found.append(entry)
+                if entry[4] is not None:
+                    taken += PyBytes_GET_SIZE(entry[4])
             partition += 1
             place = 0
         return found

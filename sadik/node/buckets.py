@@ -21,6 +21,7 @@ log = logging.getLogger("sadik.buckets")
 
 _PREFIX = b"bucket:"
 _PAGE_KEYS = 512
+_PAGE_BYTES = 16 * 1024 * 1024
 _LAST_DIGEST = b"\xff" * DIGEST_BYTES
 SIBLINGS_CEILING = 64
 
@@ -130,7 +131,7 @@ class BucketRegistry:
         """
         youngest: dict[bytes, tuple[int, int]] = {}
         after = b""
-        while strays and (page := self._engine.scan(after, _LAST_DIGEST, _PAGE_KEYS)):
+        while strays and (page := self._engine.scan(after, _LAST_DIGEST, _PAGE_KEYS, _PAGE_BYTES)):
             after = page[-1].digest
             for entry in page:
                 if entry.space not in strays or not entry.value:

@@ -23,6 +23,7 @@ from sadik.node.vnode import Vnodes
 from sadik.storage.engine import Entry
 
 _PAGE_KEYS = 128
+_PAGE_BYTES = 16 * 1024 * 1024
 _LAST = b"\xff" * 16
 
 
@@ -87,7 +88,7 @@ class Collector:
         Raises:
             StorageError: The engine refused; the page is looked at again in the next round.
         """
-        page = self._vnodes.engine.scan(self._after, _LAST, _PAGE_KEYS)
+        page = self._vnodes.engine.scan(self._after, _LAST, _PAGE_KEYS, _PAGE_BYTES)
         if not page:
             self._after = b""
             self.expiring, self._counting = self._counting, {}

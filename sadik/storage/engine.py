@@ -155,11 +155,12 @@ class Engine(Protocol):
         """
         ...
 
-    def scan(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
+    def scan(self, after: bytes, stop: bytes, count: int, bytes_max: int = VALUE_BYTES_MAX) -> list[Entry]:
         """Up to ``count`` >= 1 entries with ``after`` < digest <= ``stop``, in digest order; ``after=b""``
         starts at the very first.
 
-        Keys present throughout a walk are met exactly once; keys written meanwhile may or may not be.
+        Ends early with the value that brings the values to ``bytes_max`` bytes; only an empty page is the
+        end. Keys present throughout a walk are met exactly once; keys written meanwhile may or may not be.
         """
         ...
 

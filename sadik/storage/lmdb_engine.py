@@ -198,14 +198,16 @@ class LmdbEngine(RecordEngine):
         for digest, _ in changes:
             self._corrupt.pop(digest, None)
 
-    def _walk(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
+    def _walk(self, after: bytes, stop: bytes, count: int, bytes_max: int) -> list[Entry]:
         entries: list[Entry] = []
+        taken = 0
         with self._environment.begin(db=self._records) as transaction, transaction.cursor() as cursor:
             found = cursor.set_range(after) if after else cursor.first()
             if found and cursor.key() == after:
                 found = cursor.next()
-            while found and len(entries) < count and cursor.key() <= stop:
+            while found and len(entries) < count and taken < bytes_max and cursor.key() <= stop:
                 digest, raw = cursor.item()
+                taken += len(raw)
                 record = self._decode(digest, raw)
                 if isinstance(record, Unreadable):
                     entries.append(Entry(digest, 0, 0, b"", None))

@@ -167,11 +167,11 @@ class LogEngine:
             return ReadBatch._make(self._keydir.read_batch(count, digests, bytes_max))
         return batch
 
-    def scan(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
-        found = [Entry._make(row) for row in self._keydir.scan(after, stop, count)]
+    def scan(self, after: bytes, stop: bytes, count: int, bytes_max: int = VALUE_BYTES_MAX) -> list[Entry]:
+        found = [Entry._make(row) for row in self._keydir.scan(after, stop, count, bytes_max)]
         for entry in found:
             if entry.value is None and inspect(self._log, entry.digest):
-                return [Entry._make(row) for row in self._keydir.scan(after, stop, count)]
+                return [Entry._make(row) for row in self._keydir.scan(after, stop, count, bytes_max)]
         return found
 
     def count(self, space: int) -> int:

@@ -63,11 +63,15 @@ class MemoryEngine(RecordEngine):
             elif old is not None and record is None:
                 self._order.drop(digest)
 
-    def _walk(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
+    def _walk(self, after: bytes, stop: bytes, count: int, bytes_max: int) -> list[Entry]:
         entries = []
+        taken = 0
         for digest in self._order.between(after, stop, count):
             record = self._records[digest]
             entries.append(Entry(digest, record.space, record.flags, record.name, record.value))
+            taken += len(record.value)
+            if taken >= bytes_max:
+                break
         return entries
 
     def _apply_system(self, name: bytes, value: bytes) -> None:

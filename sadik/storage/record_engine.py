@@ -94,7 +94,7 @@ class RecordEngine(ABC):
         """
 
     @abstractmethod
-    def _walk(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
+    def _walk(self, after: bytes, stop: bytes, count: int, bytes_max: int) -> list[Entry]:
         """As ``scan``."""
 
     @abstractmethod
@@ -194,11 +194,11 @@ class RecordEngine(ABC):
         self._check_writable()
         return self._write([(_digest(digest), None)])
 
-    def scan(self, after: bytes, stop: bytes, count: int) -> list[Entry]:
+    def scan(self, after: bytes, stop: bytes, count: int, bytes_max: int = VALUE_BYTES_MAX) -> list[Entry]:
         self._check_open()
         if count < 1:
             raise InvalidRequest(f"count is {count}, must be at least 1")
-        return self._walk(after, stop, count)
+        return self._walk(after, stop, count, bytes_max)
 
     def count(self, space: int) -> int:
         self._check_open()
@@ -267,7 +267,7 @@ class RecordEngine(ABC):
         self._check_open()
         walked = 0
         while walked < bytes_max and not self._sweep_over and self._failure is None:
-            entries = self._walk(self._sweep_from, LAST_DIGEST, _SWEEP_ENTRIES)
+            entries = self._walk(self._sweep_from, LAST_DIGEST, _SWEEP_ENTRIES, bytes_max - walked)
             garbage = [
                 (entry.digest, None)
                 for entry in entries
@@ -276,7 +276,7 @@ class RecordEngine(ABC):
             if garbage:
                 self._write(garbage)
                 self._sweep_found = True
-            if len(entries) == _SWEEP_ENTRIES:
+            if entries:
                 self._sweep_from = entries[-1].digest
             else:
                 self._sweep_over = not self._sweep_found

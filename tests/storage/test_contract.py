@@ -251,6 +251,19 @@ def test_scan_gives_keys_in_order_between_its_bounds(engine: Engine) -> None:
     assert engine.scan(keys[20], keys[10], 100) == []
 
 
+def test_scan_of_big_values_ends_early(engine: Engine) -> None:
+    """A page of keys must not be a page of gigabytes; whoever walks goes on from its last key."""
+    keys = in_order(range(12))
+    engine.put_many([(key, key[:3], bytes(1000)) for key in keys])
+    page = engine.scan(b"", LAST, 100, 2500)
+    assert 1 <= len(page) <= 3
+    met = [entry.digest for entry in page]
+    while page := engine.scan(met[-1], LAST, 100, 1):
+        assert len(page) == 1
+        met.append(page[0].digest)
+    assert met == keys
+
+
 def test_scan_starts_at_the_very_first_and_ends_at_the_very_last(engine: Engine) -> None:
     """The all-zeros digest comes after ``b""``, and is skipped by ``after`` itself."""
     engine.put(bytes(16), b"zero", b"0")

@@ -131,12 +131,13 @@ class Keydir:
         """The fields of ``ReadBatch``: how many were read, status (uint8), values, offsets (int64)."""
 
     def scan(
-        self, after: Buffer, stop: Buffer, count: int
+        self, after: Buffer, stop: Buffer, count: int, bytes_max: int = ...
     ) -> list[tuple[bytes, int, int, bytes, bytes | None]]:
         """Up to ``count`` >= 1 (digest, space, flags, name, value) with ``after`` < digest <= ``stop``, in
         digest order.
 
-        ``after`` may be empty: from the very first. Value None and an empty name when unreadable.
+        Ends with the value that brings the values to ``bytes_max``. ``after`` may be empty: from the very
+        first. Value None and an empty name when unreadable.
         """
 
     def count(self, space: int) -> int:

@@ -331,7 +331,7 @@ class Keydir:
         return len(status), status, data, bytearray(struct.pack(f"<{len(offsets)}q", *offsets))
 
     def scan(
-        self, after: Buffer, stop: Buffer, count: int
+        self, after: Buffer, stop: Buffer, count: int, bytes_max: int = (1 << 30) - 1
     ) -> list[tuple[bytes, int, int, bytes, bytes | None]]:
         low, high = bytes(after), bytes(stop)
         if len(low) not in (0, 16) or len(high) != 16:
@@ -343,6 +343,8 @@ class Keydir:
             key = self._keys[digest]
             if (low and digest <= low) or digest > high or key.removed or len(found) >= count:
                 continue
+            if sum(len(entry[4] or b"") for entry in found) >= bytes_max:
+                break
             try:
                 record = self._record(digest, key)
                 found.append((digest, record.space, record.flags, record.name, record.value))

@@ -28,6 +28,7 @@ from sadik.storage.service import SyncService
 
 CURSOR_LIMIT = 1 << 63
 _SCAN_PAGE = 512
+_SCAN_BYTES = 16 * 1024 * 1024
 _RANDOM_PROBES = 64
 _LAST = b"\xff" * 16
 
@@ -267,7 +268,9 @@ class Coordinator:
         looked = 0
         prefix = -1
         while True:
-            page = self.vnodes.engine.scan(after, _LAST, min(_SCAN_PAGE, max(count - looked, 1)))
+            page = self.vnodes.engine.scan(
+                after, _LAST, min(_SCAN_PAGE, max(count - looked, 1)), _SCAN_BYTES
+            )
             if not page:
                 return KeyPage(keys, 0)
             for entry in page:
