@@ -75,8 +75,7 @@ class Vnodes:
         clock_offset_max_ms: int,
     ) -> None:
         self.engine = engine
-        # Less ahead than a stamp may be, so that a flush right after a restart can mint above it.
-        self.bound = StampBound(engine, clock_offset_max_ms * 4 // 5)
+        self.bound = StampBound(engine, hybrid, clock_offset_max_ms)
         self.horizon = horizon
         self.buckets = buckets
         self.clock = clock

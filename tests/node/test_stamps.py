@@ -9,7 +9,6 @@ import pytest
 
 from sadik.causality.clock import HybridClock
 from sadik.errors import ClockError
-from sadik.ids import stamp_at
 from sadik.node.buckets import BucketRegistry
 from sadik.node.stamps import StampBound
 from sadik.node.vnode import Vnodes
@@ -96,15 +95,30 @@ def test_a_flush_that_could_hide_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_bound_is_written_ahead_and_seldom() -> None:
-    """One record each while, not one a write; always above what was covered."""
+    """One record each while, not one a write; always above what was covered, never beyond what may be minted."""
     engine = MemoryEngine()
-    bound = StampBound(engine, 400)
+    wall = Wall(NOON)
+    hybrid = HybridClock(wall, node="a", clock_offset_max_ms=500)
+    bound = StampBound(engine, hybrid, 500)
     assert bound.at_start == 0
     bounds = set()
-    for millisecond in range(1000):
-        stamp = stamp_at(NOON + millisecond)
+    for _ in range(1000):
+        wall.now_ms += 1
+        stamp = hybrid.mint()
         bound.cover(stamp)
-        found = StampBound(engine, 400).at_start
-        assert found > stamp
+        found = StampBound(engine, hybrid, 500).at_start
+        assert stamp < found < hybrid.limit()
         bounds.add(found)
     assert len(bounds) == 3
+
+
+def test_restarts_with_a_flush_each_do_not_run_away_from_the_wall_clock(tmp_path: Path) -> None:
+    """Killed again and again within milliseconds, a node must still be able to flush and write."""
+    for number in range(30):
+        engine, vnodes = run(tmp_path, NOON + number)
+        put(vnodes, b"%d" % number)
+        stamp = vnodes.stamp_above(vnodes.bound.at_start)
+        vnodes.bound.cover(stamp)
+        vnodes.buckets.truncate(b"0", stamp)
+        assert value(vnodes) == b""
+        engine.close()
