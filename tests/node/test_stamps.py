@@ -95,7 +95,7 @@ def test_a_flush_that_could_hide_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_bound_is_written_ahead_and_seldom() -> None:
-    """One record each while, not one a write; always above what was covered, never beyond what may be minted."""
+    """One record each while, not one a write; above what was covered, below what may be minted."""
     engine = MemoryEngine()
     wall = Wall(NOON)
     hybrid = HybridClock(wall, node="a", clock_offset_max_ms=500)
