@@ -23,6 +23,9 @@ from sadik.node.records import Record
 from sadik.node.stamps import StampBound
 from sadik.storage.engine import DIGEST_BYTES, ERROR, STORED, Engine
 
+_PAGE_KEYS = 512
+_LAST_DIGEST = b"\xff" * DIGEST_BYTES
+
 
 class Span(NamedTuple):
     """Operations ``first`` <= i < ``stop`` of a batch that share a bucket."""
@@ -105,6 +108,17 @@ class Vnodes:
         wall clock.
         """
         return self.hybrid.mint(stamp)
+
+    def stamp_greatest(self, bucket: Bucket) -> int:
+        """The greatest stamp that the bucket holds, 0 for none. Cost: a walk through all keys."""
+        greatest = 0
+        after = b""
+        while page := self.engine.scan(after, _LAST_DIGEST, _PAGE_KEYS, self._read_bytes_max):
+            after = page[-1].digest
+            for entry in page:
+                if entry.space == bucket.space and entry.value is not None:
+                    greatest = max(greatest, versions.stamp_max(entry.value))
+        return greatest
 
     def _redraw_actor_after_loss(self) -> None:
         """A new actor if the engine has lost or given up anything since the last look (DESIGN 3).

@@ -225,15 +225,20 @@ class Coordinator:
         return min(self.properties(bucket).n, 1)
 
     def flush(self, bucket: bytes) -> None:
-        """Hide everything that is in the bucket now, in O(1); durable like any write.
+        """Hide everything that is in the bucket now; durable like any write.
+
+        O(1), but for the first moments after a restart, when it walks through the keys.
 
         Raises:
             ClockError: The wall clock went back since an earlier run, so far that a stamp above all that is
                 stored cannot be minted.
         """
-        # One of our own stamps: every later write is above it, every earlier one of any run below.
-        stamp = self.vnodes.stamp_above(self.vnodes.bound.at_start)
-        self.vnodes.bound.cover(stamp)
+        # One of our own stamps: every later write is above it, every earlier one of this run below.
+        stamp = self.vnodes.stamp_above(0)
+        if stamp <= self.vnodes.bound.at_start:
+            # Right after a restart, or with a wall clock that went back: earlier runs may have minted above
+            # it. Looking is better than jumping ahead, which would drive the stamps away from the wall clock.
+            stamp = self.vnodes.stamp_above(self.vnodes.stamp_greatest(self._buckets.get(bucket)))
         self.vnodes.ticket_last = self._buckets.truncate(bucket, stamp)
 
     # Whole buckets.
