@@ -26,6 +26,7 @@ __all__ = [
     "PARTITIONS_DEFAULT",
     "SETTINGS",
     "Address",
+    "ClusterConfig",
     "EngineName",
     "HttpConfig",
     "LimitsConfig",
@@ -272,6 +273,65 @@ class LimitsConfig(Component):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig(Component):
+    """Links to other nodes, gossip, hints and repair."""
+
+    GROUP: ClassVar[str] = "Cluster"
+
+    capacity: int = setting(
+        100, "count", "Share of the data this node takes, against the others' numbers.", low=1, high=1_000_000
+    )
+    gossip_interval_ms: int = setting(
+        SECOND, "milliseconds", "A round of gossip with one other node; Dynamo's own.", low=10, high=HOUR
+    )
+    heartbeat_interval_ms: int = setting(
+        500, "milliseconds", "Between two signs of life on a link to another node.", low=10, high=HOUR
+    )
+    peer_timeout_ms: int = setting(
+        2 * SECOND,
+        "milliseconds",
+        "A node that was silent for so long counts as down: longer than a busy machine's pauses, "
+        "short enough that requests route around it before their clients notice.",
+        low=50,
+        high=HOUR,
+    )
+    peer_queue_bytes_max: int = setting(
+        64 * MIB,
+        "bytes",
+        "Unsent bytes to one node, for requests and for repair each; beyond, it counts as not reached.",
+        low=MIB,
+        high=4 * GIB,
+    )
+    in_flight_bytes_max: int = setting(
+        256 * MIB,
+        "bytes",
+        "Requests that wait for other nodes, together; beyond, new ones get -BUSY.",
+        low=MIB,
+        high=64 * GIB,
+    )
+    hint_bytes_max: int = setting(
+        GIB,
+        "bytes",
+        "Hints kept for nodes that are down; when they are full, writes that need one are refused.",
+        low=MIB,
+        high=1 << 44,
+    )
+    hint_age_ms: int = setting(
+        3 * HOUR,
+        "milliseconds",
+        "A hint that could not be delivered for so long is dropped; exchange repairs what it was for.",
+        low=SECOND,
+        high=5 * HOUR,
+    )
+    exchange_interval_ms: int = setting(
+        60 * SECOND,
+        "milliseconds",
+        "Replicas compare their Merkle trees so often; 0 leaves it to `sadik repair`.",
+        high=DAY,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig(Component):
     """What is written to standard error: one line an event."""
 
@@ -338,7 +398,7 @@ class NodeConfig(Component):
     peer: Address = setting(
         Address("127.0.0.1", 7381),
         "address",
-        "Where other nodes will connect. Nothing listens there in this version.",
+        "Where other nodes connect.",
         name="peer",
     )
     advertise: Address | None = setting(
@@ -347,7 +407,7 @@ class NodeConfig(Component):
     seed_nodes: tuple[Address, ...] = setting(
         (),
         "addresses",
-        "A node of the cluster to join; repeatable. Refused in this version: it cannot join yet.",
+        "A node of the cluster to join; repeatable. A new directory becomes a node of that cluster.",
         name="seed_node",
     )
     secret: bytes | None = setting(
@@ -367,6 +427,7 @@ class NodeConfig(Component):
     http: HttpConfig = field(default_factory=HttpConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    peers: ClusterConfig = field(default_factory=ClusterConfig)
     log: LogConfig = field(default_factory=LogConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
