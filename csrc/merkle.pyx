@@ -1,11 +1,15 @@
-# Merkle tree of one partition; the contract is sadik/kernels/native/merkle.pyi.
+# Merkle trees of partitions; the contract is sadik/kernels/native/merkle.pyi.
 #
 # Leaves are one uint64 array. Inner nodes of all levels lie in one array, the root first, with a stale byte
 # each. A stale node has only stale ancestors: so marking stops at the first stale node, and a refresh finds
 # its work by walking down stale nodes only.
+#
+# A forest adds to each partition's tree how far it is built. It looks at nothing else before it counts a write,
+# since that happens for every write of the node.
 
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
@@ -17,6 +21,11 @@ cdef extern from "blake3.h":
     int b3_path
     int b3_path_best() noexcept nogil
     void b3_digest(const uint8_t* data, size_t length, uint8_t* out) noexcept nogil
+
+
+cdef extern from "Python.h":
+    # Borrowed, unlike Cython's own declaration.
+    PyObject* PyList_GET_ITEM(object items, Py_ssize_t index) noexcept
 
 
 cdef enum:
@@ -56,6 +65,7 @@ cdef extern from *:
         return (uint32_t)(window >> (64 - bits));
     }
     """
+    uint64_t big_endian "sadik_merkle_big_endian"(const uint8_t* digest) noexcept nogil
     uint32_t leaf_number "sadik_merkle_leaf"(const uint8_t* digest, int skip, int bits) noexcept nogil
 
 
@@ -115,14 +125,16 @@ cdef class Tree:
     def leaf_of(self, digest):
         return self.locate(digest)
 
+    def leaf_sum(self, Py_ssize_t leaf):
+        if not 0 <= leaf < <Py_ssize_t>1 << self.bits:
+            raise ValueError(f"leaf is {leaf}, must be below {1 << self.bits}")
+        return self.leaves[leaf]
+
     def update(self, digest, uint64_t old, uint64_t new):
         self.change(self.locate(digest), old, new)
 
     def update_many(self, Py_ssize_t count, digests, olds, news):
-        if count < 0:
-            raise ValueError(f"count is {count}, must not be negative")
-        if count > (<Py_ssize_t>1 << 58):
-            raise ValueError(f"count is {count}: no buffer is that long")
+        check_count(count)
         cdef Py_buffer digest_view, old_view, new_view
         cdef bint has_olds = olds is not None
         acquire(digests, &digest_view, count * DIGEST, "digests")
@@ -340,3 +352,255 @@ cdef extern from *:
     }
     """
     void add_wrapping "sadik_merkle_add"(uint64_t* leaf, uint64_t plus, uint64_t minus) noexcept nogil
+
+
+cdef enum:
+    UNBUILT = 0
+    BEGUN = 1           # being built, and no digest of it is counted yet
+    BUILDING = 2        # being built: digests up to the cursor are counted
+    BUILT = 3
+    PARTITION_BITS_MAX = 16
+
+
+cdef class Forest:
+    cdef list trees                         # of Tree, None where nothing was counted yet
+    cdef Tree empty                         # what stands for None; never written to
+    cdef uint8_t* states
+    cdef uint64_t* cursors                  # two words to a partition: the greatest digest that is counted
+    cdef int partition_bit_count
+    cdef int leaf_bit_count
+    cdef Py_ssize_t missing                 # partitions without a tree
+
+    def __cinit__(self, int partition_bits, int leaf_bits=10):
+        if not 0 <= partition_bits <= PARTITION_BITS_MAX:
+            raise ValueError(f"partition_bits is {partition_bits}, must be 0 to {PARTITION_BITS_MAX}")
+        self.empty = Tree(leaf_bits, partition_bits)
+        self.partition_bit_count = partition_bits
+        self.leaf_bit_count = leaf_bits
+        self.missing = <Py_ssize_t>1 << partition_bits
+        self.trees = [None] * self.missing
+        self.states = <uint8_t*>calloc(self.missing, 1)
+        self.cursors = <uint64_t*>calloc(self.missing, 16)
+        if self.states == NULL or self.cursors == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.states)
+        free(self.cursors)
+
+    @property
+    def partition_bits(self):
+        return self.partition_bit_count
+
+    @property
+    def leaf_bits(self):
+        return self.leaf_bit_count
+
+    def update_many(self, Py_ssize_t count, digests, befores, afters):
+        check_count(count)
+        cdef Py_buffer digest_view, before_view, after_view
+        acquire(digests, &digest_view, count * DIGEST, "digests")
+        try:
+            acquire(befores, &before_view, count * LEAF, "befores")
+            try:
+                acquire(afters, &after_view, count * LEAF, "afters")
+                try:
+                    self.count_many(
+                        count,
+                        <const uint8_t*>digest_view.buf,
+                        <const uint8_t*>before_view.buf,
+                        <const uint8_t*>after_view.buf,
+                    )
+                finally:
+                    PyBuffer_Release(&after_view)
+            finally:
+                PyBuffer_Release(&before_view)
+        finally:
+            PyBuffer_Release(&digest_view)
+
+    def begin(self, Py_ssize_t partition):
+        self.check_partition(partition)
+        self.drop(partition)
+        self.states[partition] = BEGUN
+
+    def extend(self, Py_ssize_t partition, last, Py_ssize_t count, digests, fingerprints):
+        self.check_being_built(partition)
+        check_count(count)
+        cdef Py_buffer last_view, digest_view, print_view
+        cdef uint64_t high, low
+        cdef Tree tree
+        acquire(last, &last_view, 0, "last")
+        try:
+            if last_view.len != DIGEST:
+                raise ValueError(f"last has {last_view.len} bytes, must have {DIGEST}")
+            high = big_endian(<const uint8_t*>last_view.buf)
+            low = big_endian(<const uint8_t*>last_view.buf + 8)
+        finally:
+            PyBuffer_Release(&last_view)
+        if self.partition_of(high) != partition:
+            raise ValueError(f"last is not of partition {partition}")
+        if self.states[partition] == BUILDING and not is_above(high, low, self.cursors + 2 * partition):
+            raise ValueError("last is not above what is counted already")
+        acquire(digests, &digest_view, count * DIGEST, "digests")
+        try:
+            acquire(fingerprints, &print_view, count * LEAF, "fingerprints")
+            try:
+                self.check_page(partition, high, low, count, <const uint8_t*>digest_view.buf)
+                if count:
+                    tree = self.grow(partition)
+                    tree.change_many(
+                        count, <const uint8_t*>digest_view.buf, NULL, <const uint8_t*>print_view.buf
+                    )
+            finally:
+                PyBuffer_Release(&print_view)
+        finally:
+            PyBuffer_Release(&digest_view)
+        self.cursors[2 * partition] = high
+        self.cursors[2 * partition + 1] = low
+        self.states[partition] = BUILDING
+
+    def finish(self, Py_ssize_t partition):
+        self.check_being_built(partition)
+        self.states[partition] = BUILT
+
+    def forget(self, Py_ssize_t partition):
+        self.check_partition(partition)
+        self.drop(partition)
+        self.states[partition] = UNBUILT
+
+    def forget_all(self):
+        cdef Py_ssize_t partition
+        for partition in range(<Py_ssize_t>1 << self.partition_bit_count):
+            self.drop(partition)
+            self.states[partition] = UNBUILT
+
+    def is_built(self, Py_ssize_t partition):
+        self.check_partition(partition)
+        return self.states[partition] == BUILT
+
+    def tree(self, Py_ssize_t partition):
+        self.check_partition(partition)
+        tree = self.trees[partition]
+        return self.empty if tree is None else tree
+
+    def roots(self, partitions):
+        cdef Py_buffer view
+        cdef Py_ssize_t index
+        cdef uint32_t partition
+        cdef Tree tree
+        cdef char* out
+        acquire(partitions, &view, 0, "partitions")
+        try:
+            if view.len % 4:
+                raise ValueError(f"partitions has {view.len} bytes, must be uint32 each")
+            for index in range(view.len // 4):
+                memcpy(&partition, <const char*>view.buf + 4 * index, 4)
+                self.check_partition(partition)
+            result = PyBytes_FromStringAndSize(NULL, (view.len // 4) * NODE)
+            out = PyBytes_AS_STRING(result)
+            for index in range(view.len // 4):
+                memcpy(&partition, <const char*>view.buf + 4 * index, 4)
+                if self.states[partition] != BUILT:
+                    memset(out + NODE * index, 0, NODE)
+                    continue
+                found = self.trees[partition]
+                tree = self.empty if found is None else <Tree>found
+                tree.refresh(0, 0)
+                memcpy(out + NODE * index, tree.hashes, NODE)
+        finally:
+            PyBuffer_Release(&view)
+        return result
+
+    cdef int check_partition(self, Py_ssize_t partition) except -1:
+        if not 0 <= partition < <Py_ssize_t>1 << self.partition_bit_count:
+            raise ValueError(f"partition is {partition}, must be below {1 << self.partition_bit_count}")
+        return 0
+
+    cdef int check_being_built(self, Py_ssize_t partition) except -1:
+        self.check_partition(partition)
+        if self.states[partition] != BEGUN and self.states[partition] != BUILDING:
+            raise ValueError(f"partition {partition} is not being built")
+        return 0
+
+    cdef int check_page(
+        self, Py_ssize_t partition, uint64_t high, uint64_t low, Py_ssize_t count, const uint8_t* digests
+    ) except -1:
+        """Every digest of the partition, above what is counted, and not above the last."""
+        cdef Py_ssize_t index
+        cdef uint64_t last[2]
+        cdef uint64_t digest_high, digest_low
+        last[0], last[1] = high, low
+        for index in range(count):
+            digest_high = big_endian(digests + DIGEST * index)
+            digest_low = big_endian(digests + DIGEST * index + 8)
+            if (
+                self.partition_of(digest_high) != partition
+                or is_above(digest_high, digest_low, last)
+                or (
+                    self.states[partition] == BUILDING
+                    and not is_above(digest_high, digest_low, self.cursors + 2 * partition)
+                )
+            ):
+                raise ValueError(f"digest {index} is not between what is counted already and last")
+        return 0
+
+    cdef inline Py_ssize_t partition_of(self, uint64_t high) noexcept:
+        # In two shifts: one of 64 bits is undefined.
+        return <Py_ssize_t>((high >> 1) >> (63 - self.partition_bit_count))
+
+    cdef Tree grow(self, Py_ssize_t partition):
+        """The tree of a partition, made when it has none."""
+        found = self.trees[partition]
+        if found is not None:
+            return <Tree>found
+        tree = Tree(self.leaf_bit_count, self.partition_bit_count)
+        self.trees[partition] = tree
+        self.missing -= 1
+        return tree
+
+    cdef void drop(self, Py_ssize_t partition):
+        if self.trees[partition] is not None:
+            self.trees[partition] = None
+            self.missing += 1
+
+    cdef int count_many(
+        self, Py_ssize_t count, const uint8_t* digests, const uint8_t* befores, const uint8_t* afters
+    ) except -1:
+        cdef Py_ssize_t index, partition
+        cdef uint64_t before, after
+        # First the trees, so that a failed allocation has changed nothing; they are soon all there.
+        if self.missing:
+            for index in range(count):
+                if memcmp(befores + LEAF * index, afters + LEAF * index, LEAF):
+                    partition = self.partition_of(big_endian(digests + DIGEST * index))
+                    if self.states[partition] and PyList_GET_ITEM(self.trees, partition) == <PyObject*>None:
+                        self.grow(partition)
+        for index in range(count):
+            memcpy(&before, befores + LEAF * index, LEAF)
+            memcpy(&after, afters + LEAF * index, LEAF)
+            if before != after:
+                self.count_one(digests + DIGEST * index, before, after)
+        return 0
+
+    cdef inline void count_one(self, const uint8_t* digest, uint64_t before, uint64_t after) noexcept:
+        cdef uint64_t high = big_endian(digest)
+        cdef Py_ssize_t partition = self.partition_of(high)
+        cdef uint8_t state = self.states[partition]
+        if state == BUILT or (
+            state == BUILDING and not is_above(high, big_endian(digest + 8), self.cursors + 2 * partition)
+        ):
+            (<Tree>PyList_GET_ITEM(self.trees, partition)).change(
+                leaf_number(digest, self.partition_bit_count, self.leaf_bit_count), before, after
+            )
+
+
+cdef inline int check_count(Py_ssize_t count) except -1:
+    if count < 0:
+        raise ValueError(f"count is {count}, must not be negative")
+    if count > (<Py_ssize_t>1 << 58):
+        raise ValueError(f"count is {count}: no buffer is that long")
+    return 0
+
+
+cdef inline bint is_above(uint64_t high, uint64_t low, const uint64_t* digest) noexcept nogil:
+    return high > digest[0] or (high == digest[0] and low > digest[1])

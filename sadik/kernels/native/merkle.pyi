@@ -1,4 +1,4 @@
-"""A Merkle tree over the keys of one partition: which keys two replicas hold differently, found by comparing
+"""Merkle trees over the keys of partitions: which keys two replicas hold differently, found by comparing
 a few hashes.
 
 A *leaf* is the sum modulo 2**64 of the fingerprints of the keys that fall into it; a key falls into the leaf
@@ -66,6 +66,12 @@ class Tree:
         Raises:
             ValueError: ``digest`` has another length.
         """
+    def leaf_sum(self, leaf: int) -> int:
+        """What a leaf holds: the sum of its keys' fingerprints, uint64.
+
+        Raises:
+            ValueError: Not 0 <= ``leaf`` < ``2**leaf_bits``.
+        """
     def update(self, digest: Buffer, old: int, new: int) -> None:
         """Replace one key's fingerprint. Fingerprints are uint64; 0 stands for "no such key", so an insert
         has ``old`` 0 and a removal ``new`` 0.
@@ -124,4 +130,80 @@ class Tree:
             ValueError: The trees have different shapes.
             TypeError: ``other`` is no tree.
         Cost: what is stale in both, and 32 comparisons at each differing node.
+        """
+
+class Forest:
+    """The trees of all partitions of a node, kept up by its writes and built by its scans.
+
+    A partition's number is the first ``partition_bits`` bits of a digest, a leaf's the ``leaf_bits`` bits
+    after them. A partition is not built, being built, or built. What is written to it counts from the
+    moment when it is certain that a scan has seen, or will not see, the key: all of it once it is built,
+    digests up to the last one that the scan gave while it is being built, nothing before. So whatever the
+    interleaving of writes and pages of a scan, a built tree is the one of what is stored.
+
+    A partition takes no memory until a key of it counts.
+
+    Args:
+        partition_bits: log2 of the number of partitions, 0 to 16.
+        leaf_bits: As for ``Tree``.
+    Raises:
+        ValueError: A number out of range.
+    """
+
+    def __init__(self, partition_bits: int, leaf_bits: int = 10) -> None: ...
+    @property
+    def partition_bits(self) -> int: ...
+    @property
+    def leaf_bits(self) -> int: ...
+    def update_many(self, count: int, digests: Buffer, befores: Buffer, afters: Buffer) -> None:
+        """A batch of writes: each replaces a fingerprint (0: no such key) where its partition counts it
+        already.
+
+        Args:
+            digests: ``16 * count`` bytes. befores, afters: uint64 each.
+        Raises:
+            ValueError: ``count`` < 0 or a buffer that is too short; nothing was changed.
+            MemoryError: A tree could not be allocated; nothing was changed.
+        Cost: 30 to 50 ns each where the trees exceed the cache, as those of 1 M keys do; 2 ns where nothing
+        changes.
+        """
+    def begin(self, partition: int) -> None:
+        """Start to build a partition; what it had is forgotten.
+
+        Raises:
+            ValueError: Not 0 <= ``partition`` < ``2**partition_bits``.
+        """
+    def extend(self, partition: int, last: Buffer, count: int, digests: Buffer, fingerprints: Buffer) -> None:
+        """Count a page of a scan, which has given everything up to the digest ``last``.
+
+        Args:
+            last: 16 bytes, of the partition, greater than the one before.
+            digests, fingerprints: 16 bytes and a uint64 for each key of the page that belongs into this
+                forest: in the partition, above the ``last`` of the page before, not above this one, none
+                twice.
+        Raises:
+            ValueError: The partition is not being built, or arguments that are not so; nothing was changed.
+            MemoryError: The tree could not be allocated; nothing was changed.
+        """
+    def finish(self, partition: int) -> None:
+        """The scan has seen the end of the partition: it is built. Raises ValueError as ``extend``."""
+    def forget(self, partition: int) -> None:
+        """It is not built any more. Raises as ``begin``."""
+    def forget_all(self) -> None:
+        """Nothing is built any more."""
+    def is_built(self, partition: int) -> bool:
+        """Raises as ``begin``."""
+    def tree(self, partition: int) -> Tree:
+        """The tree of a partition, for reading only and until it is forgotten: one stands for all empty ones.
+
+        Raises as ``begin``. A partition that is not built has a tree of what counts so far.
+        """
+    def roots(self, partitions: Buffer) -> bytes:
+        """The root of each partition's tree, HASH_BYTES each; zeros for one that is not built.
+
+        Args:
+            partitions: uint32 each.
+        Raises:
+            ValueError: A partition out of range, or not a whole number of uint32.
+        Cost: As ``Tree.root``; 0.1 us each where nothing changed.
         """

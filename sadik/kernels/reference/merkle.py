@@ -1,4 +1,6 @@
-"""Plain twin of the merkle kernel: a list of leaves, and every inner node hashed anew at each reading."""
+"""Plain twin of the merkle kernel: a list of leaves, and every inner node hashed anew at each reading; a
+forest is a dict of such trees, with the greatest digest that each one counts.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,11 @@ class Tree:
             raise ValueError("digest")
         bits = f"{int.from_bytes(raw, 'big'):0128b}"
         return int(bits[self._skip_bits : self._skip_bits + self._leaf_bits], 2)
+
+    def leaf_sum(self, leaf: int) -> int:
+        if not 0 <= leaf < len(self._leaves):
+            raise ValueError("leaf")
+        return self._leaves[leaf]
 
     def update(self, digest: Buffer, old: int, new: int) -> None:
         for fingerprint in (old, new):
@@ -136,3 +143,114 @@ class Tree:
         if any(number >= self.width(level) for number in numbers):
             raise ValueError("nodes")
         return numbers
+
+
+_FIRST = b""
+_LAST = b"\xff" * 16
+
+
+class Forest:
+    def __init__(self, partition_bits: int, leaf_bits: int = 10) -> None:
+        if not 0 <= partition_bits <= 16:
+            raise ValueError("partition_bits")
+        self._empty = Tree(leaf_bits, partition_bits)
+        self._partition_bits = partition_bits
+        self._leaf_bits = leaf_bits
+        self._trees: dict[int, Tree] = {}
+        # Digests up to this one count; below every digest where a scan has given nothing yet. Without: not
+        # built.
+        self._counted: dict[int, bytes] = {}
+        self._built: set[int] = set()
+
+    @property
+    def partition_bits(self) -> int:
+        return self._partition_bits
+
+    @property
+    def leaf_bits(self) -> int:
+        return self._leaf_bits
+
+    def update_many(self, count: int, digests: Buffer, befores: Buffer, afters: Buffer) -> None:
+        for digest, before, after in zip(
+            _split(count, digests, 16), _split(count, befores, 8), _split(count, afters, 8), strict=True
+        ):
+            partition = self._partition_of(digest)
+            if before != after and partition in self._counted and digest <= self._counted[partition]:
+                old, new = int.from_bytes(before, "little"), int.from_bytes(after, "little")
+                self._own_tree(partition).update(digest, old, new)
+
+    def begin(self, partition: int) -> None:
+        self.forget(partition)
+        self._counted[partition] = _FIRST
+
+    def extend(self, partition: int, last: Buffer, count: int, digests: Buffer, fingerprints: Buffer) -> None:
+        self._check_being_built(partition)
+        end = bytes(last)
+        if len(end) != 16 or self._partition_of(end) != partition or end <= self._counted[partition]:
+            raise ValueError("last")
+        page = list(zip(_split(count, digests, 16), _split(count, fingerprints, 8), strict=True))
+        for digest, _ in page:
+            if self._partition_of(digest) != partition or not self._counted[partition] < digest <= end:
+                raise ValueError("digests")
+        for digest, fingerprint in page:
+            self._own_tree(partition).update(digest, 0, int.from_bytes(fingerprint, "little"))
+        self._counted[partition] = end
+
+    def finish(self, partition: int) -> None:
+        self._check_being_built(partition)
+        self._counted[partition] = _LAST
+        self._built.add(partition)
+
+    def forget(self, partition: int) -> None:
+        self._check(partition)
+        self._trees.pop(partition, None)
+        self._counted.pop(partition, None)
+        self._built.discard(partition)
+
+    def forget_all(self) -> None:
+        for partition in range(2**self._partition_bits):
+            self.forget(partition)
+
+    def is_built(self, partition: int) -> bool:
+        self._check(partition)
+        return partition in self._built
+
+    def tree(self, partition: int) -> Tree:
+        self._check(partition)
+        return self._trees.get(partition, self._empty)
+
+    def roots(self, partitions: Buffer) -> bytes:
+        raw = bytes(partitions)
+        if len(raw) % 4:
+            raise ValueError("partitions")
+        numbers = struct.unpack(f"<{len(raw) // 4}I", raw)
+        for number in numbers:
+            self._check(number)
+        return b"".join(
+            self.tree(number).root() if number in self._built else bytes(HASH_BYTES) for number in numbers
+        )
+
+    def _own_tree(self, partition: int) -> Tree:
+        if partition not in self._trees:
+            self._trees[partition] = Tree(self._leaf_bits, self._partition_bits)
+        return self._trees[partition]
+
+    def _partition_of(self, digest: bytes) -> int:
+        return int.from_bytes(digest, "big") >> (128 - self._partition_bits)
+
+    def _check(self, partition: int) -> None:
+        if not 0 <= partition < 2**self._partition_bits:
+            raise ValueError("partition")
+
+    def _check_being_built(self, partition: int) -> None:
+        self._check(partition)
+        if partition not in self._counted or partition in self._built:
+            raise ValueError("not being built")
+
+
+def _split(count: int, packed: Buffer, size: int) -> list[bytes]:
+    """The first ``count`` elements of a packed array."""
+    raw = bytes(packed)
+    if count < 0 or len(raw) < size * count:
+        raise ValueError("count")
+    return [raw[size * i : size * (i + 1)] for i in range(count)]
