@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,6 +65,7 @@ class MemoryStore:
             name=name,
             digest=digest.digest(name),
             stored=self.sets.get((bucket, key), b""),
+            base=self.sets.get((bucket, key), b""),
             readable=key not in self.unreadable,
             floor=self.floors.get(bucket, 0),
             now_ms=self.now_ms,
@@ -80,20 +81,21 @@ class MemoryStore:
                 found.append((min(place + 1, 2**63 - 1), key))
         return sorted(found)
 
-    def count(self, bucket: bytes) -> int:
+    async def count(self, bucket: bytes) -> int:
         return len(self._keys(bucket))
 
-    def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
+    async def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
         rest = [(place, key) for place, key in self._keys(bucket) if place > cursor]
         page = rest[:count]
         return KeyPage([key for _, key in page], page[-1][0] if len(rest) > count else 0)
 
-    def random_key(self, bucket: bytes) -> bytes | None:
+    async def random_key(self, bucket: bytes) -> bytes | None:
         keys = self._keys(bucket)
         return keys[0][1] if keys else None
 
-    def flush(self, bucket: bytes) -> None:
-        self.floors[bucket] = self.mint.stamp_above(0)
+    async def flush(self, buckets: Sequence[bytes]) -> None:
+        for bucket in buckets:
+            self.floors[bucket] = self.mint.stamp_above(0)
 
     def buckets(self) -> list[bytes]:
         return sorted({bucket for bucket, _ in self.sets})
@@ -103,7 +105,7 @@ class MemoryStore:
             raise InvalidRequest(f"a bucket name is 1 to 255 bytes, not {len(bucket)}")
         return self.bucket_properties.get(bucket, BucketProperties())
 
-    def explain(self, bucket: bytes, key: bytes) -> Explanation:
+    async def explain(self, bucket: bytes, key: bytes) -> Explanation:
         record = self.record(bucket, key)
         view = ReplicaView(
             node="here",
@@ -115,6 +117,9 @@ class MemoryStore:
             bytes=len(record.stored),
         )
         return Explanation(bucket, key, record.digest.hex(), 2**64 - 1, 7, 1, 1, 1, [view])
+
+    def client_layout(self) -> dict[str, object]:
+        return {"version": 1, "partitions": 4}
 
     def check_options(self, bucket: bytes, options: Options) -> None:
         for name in ("r", "w", "pr", "pw"):
@@ -178,7 +183,7 @@ class Harness:
     def reset_statistics(self) -> None:
         self.resets += 1
 
-    def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
+    async def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
         return [self.run(session, arguments) for arguments in commands]
 
     # What tests ask of it.
@@ -208,10 +213,16 @@ class Harness:
             server=self,
             now_ms=self.store.now_ms,
             records=[records[key] for key in admitted.keys],
+            options=admitted.options,
         )
-        assert admitted.command.handler is not None
+        command = admitted.command
         try:
-            reply = admitted.command.handler(call)
+            self.store.check_options(bucket, admitted.options)
+            if command.awaited is not None:
+                reply = finished(command.awaited(call))
+            else:
+                assert command.handler is not None
+                reply = command.handler(call)
         except CommandError as failure:
             return error(str(failure))
         except SadikError as failure:
@@ -224,6 +235,16 @@ class Harness:
     def __call__(self, *words: bytes | str | int) -> bytes:
         """Run a command on the first connection."""
         return self.run(self.opened[0], encode_words(words))
+
+
+def finished(work: Awaitable[bytes]) -> bytes:
+    """What a coroutine returns that has nothing to wait for."""
+    try:
+        work.__await__().send(None)
+    except StopIteration as end:
+        reply: bytes = end.value
+        return reply
+    raise AssertionError("the store of these tests never waits")
 
 
 def encode_words(words: Sequence[bytes | str | int]) -> list[bytes]:

@@ -20,12 +20,12 @@ from sadik.config import LimitsConfig, LogConfig, NodeConfig, RespConfig, Storag
 from sadik.env.worker import Done, Work
 from sadik.errors import StorageFailed
 from sadik.metrics.registry import Registry
-from sadik.node.node import Node
 from sadik.settings import Address
 from sadik.sim.files import SimFiles
 from sadik.storage.engine import Engine
 from sadik.storage.log_engine import LogEngine
 from sadik.storage.memory_engine import MemoryEngine
+from tests.api.alone import Alone, LoneNode
 
 DIRECTORY = "/data"
 OK = b"+OK\r\n"
@@ -249,9 +249,15 @@ class World:
     """A node and its clients; real ones may come to ``address``."""
 
     def __init__(
-        self, node: Node, server: RespServer, address: Address, clock: HandClock, worker: HandWorker
+        self,
+        node: LoneNode,
+        server: RespServer,
+        address: Address,
+        clock: HandClock,
+        worker: HandWorker,
     ) -> None:
         self.node = node
+        self.coordinator: Alone = node.coordinator
         self.address = address
         self.server = server
         self.clock = clock
@@ -302,10 +308,12 @@ async def start_world(
     """
     entropy = SeededEntropy(seed)
 
-    def open_engine(*_: object) -> Engine:
-        if config.storage.engine == "memory":
-            return MemoryEngine()
-        return LogEngine.open(
+    engine: Engine
+    if config.storage.engine == "memory":
+        engine = MemoryEngine()
+    else:
+        files.make_directory(DIRECTORY)
+        engine = LogEngine.open(
             f"{DIRECTORY}/log",
             files=files,
             clock=clock,
@@ -314,10 +322,7 @@ async def start_world(
             segment_bytes_max=segment_bytes_max or config.storage.segment_bytes_max,
             reserve_bytes=None if segment_bytes_max is None else 0,
         )
-
-    node = Node.open(
-        config, open_engine=open_engine, files=files, clock=clock, entropy=entropy, worker=worker
-    )
+    node = LoneNode(config, engine, clock=clock, entropy=entropy, worker=worker)
     facts = Facts(
         node_id="n", cluster="c", started_ms=clock.wall_ms(), run_id="0" * 40, data_directory=DIRECTORY
     )

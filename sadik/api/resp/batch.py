@@ -51,7 +51,7 @@ def multi(call: Call) -> bytes:
     return OK
 
 
-def execute(call: Call) -> bytes:
+async def execute(call: Call) -> bytes:
     """EXEC."""
     commands, failed = call.session.queue, call.session.queue_failed
     if commands is None:
@@ -59,7 +59,7 @@ def execute(call: Call) -> bytes:
     forget(call.session)
     if failed:
         raise CommandError("EXECABORT Transaction discarded because of previous errors.")
-    return array(call.server.execute(call.session, commands))
+    return array(await call.server.execute(call.session, commands))
 
 
 def discard(call: Call) -> bytes:
@@ -82,6 +82,9 @@ _GROUP: Final = "transactions"
 
 ROWS: Final = (
     Command("multi", 1, _STEERING, 0, 0, 0, _GROUP, "1.2.0", "Starts to queue a batch.", multi),
-    Command("exec", 1, ("noscript", "loading", "stale"), 0, 0, 0, _GROUP, "1.2.0", "Runs a batch.", execute),
+    Command(
+        *("exec", 1, ("noscript", "loading", "stale"), 0, 0, 0, _GROUP, "1.2.0", "Runs a batch."),
+        awaited=execute,
+    ),
     Command("discard", 1, _STEERING, 0, 0, 0, _GROUP, "2.0.0", "Forgets the batch.", discard),
 )

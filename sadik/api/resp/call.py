@@ -3,14 +3,14 @@
 A handler is a plain function ``(call) -> bytes`` that returns an encoded reply. It reads and changes
 ``call.records`` (one per key, in the order of the table's key positions) and raises ``CommandError`` or a
 ``SadikError``; a handler that raises has changed nothing, because the server drops the records of a failed
-command.
+command. What asks other nodes for more than records is a coroutine function instead (``Command.awaited``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from sadik.errors import SadikError
 from sadik.node.buckets import BucketProperties
@@ -59,11 +59,11 @@ class Session:
 class Store(Protocol):
     """The node's operations beyond single records."""
 
-    def count(self, bucket: bytes) -> int:
+    async def count(self, bucket: bytes) -> int:
         """Keys in a bucket; expired ones that nobody replaced are counted."""
         ...
 
-    def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
+    async def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
         """Existing keys (not deleted, not expired) after a cursor, in digest order, looking at about
         ``count`` keys; 0 starts and ends.
 
@@ -72,17 +72,21 @@ class Store(Protocol):
         """
         ...
 
-    def random_key(self, bucket: bytes) -> bytes | None: ...
+    async def random_key(self, bucket: bytes) -> bytes | None: ...
 
-    def flush(self, bucket: bytes) -> None:
-        """Hide everything that is in the bucket now: O(1)."""
+    async def flush(self, buckets: Sequence[bytes]) -> None:
+        """Hide everything that is in the buckets now, on every node."""
         ...
 
     def buckets(self) -> list[bytes]: ...
 
     def properties(self, bucket: bytes) -> BucketProperties: ...
 
-    def explain(self, bucket: bytes, key: bytes) -> Explanation: ...
+    async def explain(self, bucket: bytes, key: bytes) -> Explanation: ...
+
+    def client_layout(self) -> Mapping[str, object]:
+        """Who holds which partition, and where clients reach them: JSON values."""
+        ...
 
     def check_options(self, bucket: bytes, options: Options) -> None:
         """Raise ``InvalidRequest`` where a quorum asked for exceeds the effective N."""
@@ -122,9 +126,13 @@ class Server(Protocol):
 
     def reset_statistics(self) -> None: ...
 
-    def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
+    async def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
         """Run queued commands in order, without isolation, and return their encoded replies (EXEC)."""
         ...
+
+
+DEFAULT: Final = Options()
+"""What a command asks for that says nothing of it: its bucket's properties."""
 
 
 @dataclass(slots=True)
@@ -136,9 +144,11 @@ class Call:
     server: Server
     now_ms: int
     records: list[Record] = field(default_factory=list)
+    options: Options = DEFAULT
 
 
 Handler = Callable[[Call], bytes]
+AwaitedHandler = Callable[[Call], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +160,13 @@ class Command:
         first_key, last_key, step: Positions of keys in the arguments; 0, 0, 0 for none; last_key -1 is the
             last argument.
         flags: Redis' words: ``readonly``, ``write``, ``fast``, ``admin``, ``loading``, ``no_auth``, ...
-        handler: None for a container of subcommands.
+        handler: None for a container of subcommands, and where ``awaited`` is set.
+        awaited: Instead of a handler: runs in a task of its own, and gets no records.
+        options: What the request itself asks of its quorums, from its arguments. Raises InvalidRequest.
+        blind: Whether the command, with these arguments, writes without regard to what others hold: it needs
+            no quorum to read, only what its coordinator knows.
+        combine: Makes one reply of those to parts of the command, each with the keys that one node
+            coordinates; None where a command has one key.
     """
 
     name: str
@@ -164,3 +180,7 @@ class Command:
     summary: str
     handler: Handler | None = None
     subcommands: tuple[Command, ...] = ()
+    awaited: AwaitedHandler | None = None
+    options: Callable[[list[bytes]], Options] | None = None
+    blind: Callable[[list[bytes]], bool] | None = None
+    combine: Callable[[Sequence[bytes]], bytes] | None = None

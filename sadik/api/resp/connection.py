@@ -1,8 +1,10 @@
 """One Redis client's connection: bytes in, replies out in order, and nothing held without a limit.
 
-The connection decides nothing about commands. It feeds its parser, tells the server that it has input, and
-keeps the replies that must wait for durability. A client that does not read stops being read from; past the
-hard limit, or past the soft one for too long, it is cut off.
+The connection decides nothing about commands. It tells the server that it has input, and sends replies. What
+it has in flight, a run of plain operations or one command, is answered before any more of its input is run:
+so replies leave in the order of requests, and a client's later request sees what its earlier one did. Input
+that comes meanwhile stays in the lane, and beyond a limit in the socket. A client that does not read its
+replies is not read from; past the hard limit of output, or past the soft one for too long, it is cut off.
 
 After a protocol error a connection *lingers*: its own side is closed after the error, and what the client
 still sends is dropped. Closing at once, with input unread, would make the kernel reset the connection, and
@@ -15,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from sadik.api.resp.call import Session
 
@@ -26,28 +28,20 @@ _HIGH_WATER_BYTES = 256 * 1024
 _LINGER_TICKS_MAX = 30
 """Longest lingering, in ticks of the server (seconds): 64 MiB at 20 Mbit/s."""
 _BACKLOG_BYTES = 64 * 1024
-"""Input that may wait for the next turn while more is read."""
-
-
-class Held(NamedTuple):
-    """Replies that wait until ``ticket`` is durable."""
-
-    ticket: int
-    replies: int
-    data: bytes
-    arrived_ns: int
+"""Input that may wait for a later turn while more is read."""
 
 
 class Connection(asyncio.BaseProtocol):
     """Attributes:
+    waiting: Something of it is in flight: nothing is pulled until that is answered.
     fast: Plain GETs and SETs may go through the batch; false in MULTI, before AUTH, and with replies
         switched off.
-    pending: Commands taken from the input before the connection was blocked; they run before anything newer.
+    pending: Commands taken from the input that could not run yet; they run before anything newer.
     closing: No more input is run. lost: The transport is gone.
     lingering: Input is read only to be dropped; that ends with a tick without any, or after ``linger_ticks``.
-    finishing: The client sends nothing more: once what it sent is run, the connection ends.
-    backlogged: It has sent more than a turn runs, and is not read from until that is done.
-    blocked: Nothing is pulled from it now: it does not read its replies, or too much of it is in flight.
+    finishing: Nothing more will come that counts: once what came is run, the connection ends.
+    backlogged: It has sent more than can run now, and is not read from until that is done.
+    blocked: It does not read its replies, so nothing is pulled from it.
     lane: Its input. The event loop calls ``lane.receive`` itself, with nothing of ours in between; the lane
         is *plain* while no attribute here asks for a second look.
     received: Bytes of input at the last tick, to tell who is idle.
@@ -63,9 +57,6 @@ class Connection(asyncio.BaseProtocol):
         "descriptor",
         "fast",
         "finishing",
-        "held",
-        "held_bytes",
-        "in_flight",
         "lane",
         "linger_ticks",
         "lingering",
@@ -77,7 +68,7 @@ class Connection(asyncio.BaseProtocol):
         "server",
         "session",
         "transport",
-        "write_paused",
+        "waiting",
     )
 
     def __init__(self, server: RespServer) -> None:
@@ -96,11 +87,8 @@ class Connection(asyncio.BaseProtocol):
         self.lingering = False
         self.linger_ticks = _LINGER_TICKS_MAX
         self.lost = False
-        self.write_paused = False
-        self.held: deque[Held] = deque()
+        self.waiting = False
         self.pending: deque[list[bytes]] = deque()
-        self.in_flight = 0
-        self.held_bytes = 0
         self.over_soft_since_ns = 0
         self.active_ns = 0
         self.received = 0
@@ -127,20 +115,23 @@ class Connection(asyncio.BaseProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closing = True
         self.lost = True
-        self.held.clear()
         self.pending.clear()
         self.settle_lane()
         self.server.closed(self)
 
     def pause_writing(self) -> None:
-        self.write_paused = True
-        self.over_soft_since_ns = 0
-        self._settle()
+        self._block(True)
 
     def resume_writing(self) -> None:
-        self.write_paused = False
+        self._block(False)
+        self.wake()
+
+    def _block(self, blocked: bool) -> None:
         self.over_soft_since_ns = 0
-        self._settle()
+        self.blocked = blocked
+        if not self.closing:
+            self.settle_lane()
+            self._steer_reading()
 
     # For the server.
 
@@ -156,7 +147,7 @@ class Connection(asyncio.BaseProtocol):
         """Tell the lane whether a turn may take from it without asking here."""
         self.lane.deaf = self.closing
         self.lane.plain = self.fast and not (
-            self.closing or self.blocked or self.backlogged or self.finishing or self.pending or self.held
+            self.waiting or self.closing or self.blocked or self.backlogged or self.finishing or self.pending
         )
 
     def wake(self) -> None:
@@ -164,24 +155,32 @@ class Connection(asyncio.BaseProtocol):
         if not self.closing:
             self.lane.enlist()
 
-    def send(self, data: bytes, replies: int, ticket: int, arrived_ns: int) -> None:
-        """Send now, or after ``ticket`` and everything before it is durable (0: nothing to wait for)."""
-        if self.lost:
+    def wait(self) -> None:
+        """Something is in flight: run nothing more for now."""
+        self.waiting = True
+        self.lane.plain = False
+
+    def resume(self) -> None:
+        """What was in flight is answered: go on with what has come meanwhile."""
+        self.waiting = False
+        if self.closing:
+            self._finish()
             return
-        if ticket or self.held:
-            self.held.append(Held(ticket, replies, data, arrived_ns))
-            self.in_flight += replies
-            self.held_bytes += len(data)
-            self._settle()
-            return
-        self.write(data)
+        self.settle_lane()
+        if self.lane.buffered() or self.pending or self.backlogged or self.finishing:
+            self.lane.enlist()
+
+    def send(self, data: bytes) -> None:
+        """Send a reply behind those before it."""
+        if not self.lost:
+            self.write(data)
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport; cut the client off when too much piles up."""
         self.server.bytes_out.value += len(data)
         self.transport.write(data)
         self.queued_writes = True
-        if self.write_paused and self.transport.get_write_buffer_size() > self.server.output_bytes_max:
+        if self.blocked and self.transport.get_write_buffer_size() > self.server.output_bytes_max:
             self.server.cut_off(self, "its replies exceed the output limit")
 
     def write_rest(self, data: bytes, taken: int) -> None:
@@ -190,41 +189,16 @@ class Connection(asyncio.BaseProtocol):
         self.write(data[taken:])
 
     def is_direct(self) -> bool:
-        """Whether a reply may go straight to the socket: nothing waits before it, here or in the transport.
+        """Whether a reply may go straight to the socket: nothing waits before it in the transport.
 
         Asked for every reply: a transport that is closing may have given its descriptor back already, and the
         next client may have it.
         """
-        if self.held or self.write_paused or self.lost or self.descriptor < 0 or self.transport.is_closing():
+        if self.blocked or self.lost or self.descriptor < 0 or self.transport.is_closing():
             return False
         if self.queued_writes:
             self.queued_writes = self.transport.get_write_buffer_size() > 0
         return not self.queued_writes
-
-    def release(self, durable: int) -> None:
-        """Send the held replies up to ``durable``."""
-        held = self.held
-        parts = []
-        while held and held[0].ticket <= durable:
-            item = held.popleft()
-            parts.append(item.data)
-            self.in_flight -= item.replies
-            self.held_bytes -= len(item.data)
-            self.server.observe(item.arrived_ns, item.replies)
-        if parts and not self.lost:
-            self.write(b"".join(parts))
-        self._settle()
-
-    def fail_held(self, error: bytes) -> None:
-        """Answer every write that is held with an error, whether it happened is unknown; the reads between
-        them as they are.
-        """
-        parts = [error * item.replies if item.ticket else item.data for item in self.held]
-        self.held.clear()
-        self.in_flight = self.held_bytes = 0
-        if parts and not self.lost:
-            self.write(b"".join(parts))
-        self._settle()
 
     def close_after_replies(self) -> None:
         """Run nothing more; close once what is owed is sent."""
@@ -239,7 +213,7 @@ class Connection(asyncio.BaseProtocol):
         self.lingering = True
         # The error may fall just before a tick; the client has at least one whole one to go on sending.
         self.lane.dropped = True
-        self.blocked = self.backlogged = False
+        self.backlogged = False
         self.settle_lane()
         self.transport.resume_reading()
         self._finish()
@@ -252,38 +226,22 @@ class Connection(asyncio.BaseProtocol):
         self.lane.dropped = False
 
     def _finish(self) -> None:
-        if self.held or self.transport.is_closing():
+        if self.waiting or self.transport.is_closing():
             return
         if self.lingering:
             self.transport.write_eof()
         else:
             self.transport.close()
 
-    def _settle(self) -> None:
-        if self.closing:
-            self._finish()
-            return
-        blocked = (
-            self.write_paused
-            or self.in_flight >= self.server.in_flight_max
-            or self.held_bytes >= _HIGH_WATER_BYTES
-        )
-        changed = blocked != self.blocked
-        self.blocked = blocked
-        self.settle_lane()
-        if changed:
-            self._steer_reading()
-            if not blocked:
-                self.wake()
-
     def defer(self, commands: Iterable[list[bytes]]) -> None:
         """Commands to run before anything newer, in the next rounds."""
         self.pending.extend(commands)
         self.settle_lane()
-        self.wake()
+        if not self.waiting:
+            self.wake()
 
     def limit_backlog(self) -> None:
-        """A turn has left some of the input: read no more of it than fits into the limit."""
+        """Some of the input has to wait: read no more of it than fits into the limit."""
         if not self.backlogged and self.lane.buffered() > _BACKLOG_BYTES:
             self.backlogged = True
             self.settle_lane()
@@ -298,5 +256,5 @@ class Connection(asyncio.BaseProtocol):
     def _steer_reading(self) -> None:
         if self.blocked or self.backlogged:
             self.transport.pause_reading()
-        elif not self.closing:
+        else:
             self.transport.resume_reading()

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import sadik
 from sadik.api.resp.admin import default_settings
 from sadik.api.resp.connection_commands import REDIS_VERSION
+from sadik.api.resp.coordinator import Coordinator
 from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.keys import NUMBERED_BUCKETS
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
-from sadik.node.coordinator.service import Coordinator
 
 
 @dataclass(slots=True)
@@ -54,9 +54,9 @@ def sections(
     keyspace: dict[str, str | int] = {}
     for database in range(NUMBERED_BUCKETS):
         bucket = str(database).encode()
-        keys = coordinator.count(bucket)
+        keys = coordinator.keys_here(bucket)
         if keys:
-            # Counted by a walk through all keys now and then; keys= is exact.
+            # Of this node alone: INFO must answer when other nodes do not. DBSIZE counts the cluster's.
             keyspace[f"db{database}"] = f"keys={keys},expires={min(keys, coordinator.expiring(bucket))}"
     return {
         "Server": {

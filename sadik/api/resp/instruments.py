@@ -40,7 +40,7 @@ class RespInstruments:
         self.bytes_out = volume.labels("out")
         self.latency = registry.histogram(
             "sadik_resp_request_seconds",
-            "From the turn that read a request to the hand-over of its reply, durability included.",
+            "From the turn that read a request to the hand-over of its reply, its quorum included.",
             SECONDS,
         ).child
         self._batches = registry.histogram(
@@ -57,13 +57,16 @@ class RespInstruments:
     def errors(self) -> int:
         return self._error.value
 
-    def batch(self, operations: int, writes: int, errors: int) -> None:
-        """A batch of plain operations was run, ``writes`` of them SETs."""
+    def submitted(self, operations: int, writes: int) -> None:
+        """A batch of plain operations runs, ``writes`` of them SETs."""
         self._set.value += writes
         self._get.value += operations - writes
+        self._batches.observe(operations)
+
+    def answered(self, operations: int, errors: int) -> None:
+        """Plain operations were answered, ``errors`` of them with one."""
         self._ok.value += operations - errors
         self._error.value += errors
-        self._batches.observe(operations)
 
     def command(self, name: str) -> None:
         """A command of the table was run; names are the table's, so there are few."""

@@ -8,10 +8,13 @@ let it lose them (Dynamo 4.4).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
+import msgspec
+
 from sadik.api.resp.arguments import check_value_bytes, default_expiry_ms, shown
-from sadik.api.resp.call import Call, Command
+from sadik.api.resp.call import DEFAULT, Call, Command
 from sadik.api.resp.replies import OK, array, bulk, integer, mapping, null, text
 from sadik.errors import InvalidRequest
 from sadik.ids import stamp_ms
@@ -24,9 +27,11 @@ _DELETE_OPTIONS: Final = frozenset({"w", "pw", "timeout_ms"})
 _WRITE_OPTIONS: Final = _DELETE_OPTIONS | {"ttl_ms"}
 
 
-def _options(call: Call, first: int, allowed: frozenset[str]) -> Options:
-    """The option pairs from argument ``first`` on, checked against the bucket's effective N."""
-    words = [shown(argument) for argument in call.arguments[first:]]
+def _options(first: int, allowed: frozenset[str], arguments: list[bytes]) -> Options:
+    """The option pairs from argument ``first`` on."""
+    words = [shown(argument) for argument in arguments[first:]]
+    if not words:
+        return DEFAULT
     if len(words) % 2:
         raise InvalidRequest(f"option {words[-1][:40]!r} has no value")
     pairs = list(zip(words[::2], words[1::2], strict=True))
@@ -35,7 +40,6 @@ def _options(call: Call, first: int, allowed: frozenset[str]) -> Options:
         if name.lower() not in allowed:
             known = ", ".join(sorted(allowed))
             raise InvalidRequest(f"option {name.lower()} means nothing here; options are {known}")
-    call.server.store.check_options(call.session.bucket, options)
     return options
 
 
@@ -45,7 +49,6 @@ def get(call: Call) -> bytes:
 
     A deleted key has no values but a context; a key that nothing is known of has an empty context.
     """
-    _options(call, 2, _READ_OPTIONS)
     record = call.records[0]
     values = [
         array([bulk(value.payload), integer(stamp_ms(value.stamp)), integer(value.expires_at_ms)])
@@ -58,10 +61,10 @@ def put(call: Call) -> bytes:
     """SADIK.PUT key context value [W n] [PW n] [TIMEOUT_MS n] [TTL_MS n]: the new context, or null where
     siblings remain.
     """
-    options = _options(call, 4, _WRITE_OPTIONS)
+    ttl_ms = call.options.ttl_ms
     payload = call.arguments[3]
     check_value_bytes(call, len(payload))
-    when = default_expiry_ms(call) if options.ttl_ms is None else call.now_ms + options.ttl_ms
+    when = default_expiry_ms(call) if ttl_ms is None else call.now_ms + ttl_ms
     record = call.records[0]
     record.put(payload, when, covers=_covers(call))
     return _written(call, siblings=len(record.siblings()) - 1)
@@ -69,7 +72,6 @@ def put(call: Call) -> bytes:
 
 def delete(call: Call) -> bytes:
     """SADIK.DEL key context [W n] [PW n] [TIMEOUT_MS n]: the new context, or null where siblings remain."""
-    _options(call, 3, _DELETE_OPTIONS)
     record = call.records[0]
     record.delete(covers=_covers(call))
     return _written(call, siblings=len(record.siblings()))
@@ -88,10 +90,11 @@ def _written(call: Call, *, siblings: int) -> bytes:
     )
 
 
-def explain(call: Call) -> bytes:
+async def explain(call: Call) -> bytes:
     """SADIK.EXPLAIN key: where it lives, and who has which version."""
     key = call.arguments[1]
-    return _explanation(call.server.store.explain(call.session.bucket, key), call.session.protocol)
+    explanation = await call.server.store.explain(call.session.bucket, key)
+    return _explanation(explanation, call.session.protocol)
 
 
 def _explanation(explanation: Explanation, protocol: int) -> bytes:
@@ -132,14 +135,41 @@ def use(call: Call) -> bytes:
     return OK
 
 
+def layout(call: Call) -> bytes:
+    """SADIK.LAYOUT: who holds which partition, as JSON, for clients that go straight to a key's nodes."""
+    return bulk(msgspec.json.encode(call.server.store.client_layout()))
+
+
+def _is_blind(arguments: list[bytes]) -> bool:
+    """A write says itself what it replaces: the context's values."""
+    return True
+
+
 _READ: Final = ("readonly", "fast")
 _WRITE: Final = ("write", "denyoom", "fast")
 _GROUP: Final = "sadik"
 
 ROWS: Final = (
-    Command("sadik.get", -2, _READ, 1, 1, 1, _GROUP, "0.1.0", "All values, and their context.", get),
-    Command("sadik.put", -4, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Writes with a context.", put),
-    Command("sadik.del", -3, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Deletes with a context.", delete),
-    Command("sadik.explain", 2, ("readonly",), 1, 1, 1, _GROUP, "0.1.0", "Where a key lives.", explain),
+    Command(
+        *("sadik.get", -2, _READ, 1, 1, 1, _GROUP, "0.1.0", "All values, and their context.", get),
+        options=partial(_options, 2, _READ_OPTIONS),
+    ),
+    Command(
+        *("sadik.put", -4, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Writes with a context.", put),
+        options=partial(_options, 4, _WRITE_OPTIONS),
+        blind=_is_blind,
+    ),
+    Command(
+        *("sadik.del", -3, _WRITE, 1, 1, 1, _GROUP, "0.1.0", "Deletes with a context.", delete),
+        options=partial(_options, 3, _DELETE_OPTIONS),
+        blind=_is_blind,
+    ),
+    Command(
+        *("sadik.explain", 2, ("readonly",), 1, 1, 1, _GROUP, "0.1.0", "Where a key lives."),
+        awaited=explain,
+    ),
+    Command(
+        *("sadik.layout", 1, ("loading", "stale"), 0, 0, 0, _GROUP, "0.3.0", "Who holds what.", layout),
+    ),
     Command("sadik.use", 2, ("fast",), 0, 0, 0, _GROUP, "0.1.0", "Uses another bucket.", use),
 )

@@ -8,6 +8,7 @@ that a key is missing. They are no locks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sadik.api.resp.arguments import (
@@ -18,11 +19,15 @@ from sadik.api.resp.arguments import (
     option_word,
     parse_integer,
 )
-from sadik.api.resp.call import Call, Command, CommandError
+from sadik.api.resp.call import DEFAULT, Call, Command, CommandError
 from sadik.api.resp.expiry import UNITS, change_expiry, getex_expiry, parse_expiry, write_expiring
 from sadik.api.resp.lookup import wrong_arity_error
 from sadik.api.resp.replies import EMPTY_BULK, OK, ONE, ZERO, array, bulk, integer, null
+from sadik.node.coordinator.options import Options
 from sadik.node.records import Record
+
+_LOOKING: Final = frozenset({b"NX", b"XX", b"GET", b"KEEPTTL"})
+"""Options with which SET depends on what is there."""
 
 
 def _newest(call: Call, record: Record) -> bytes:
@@ -78,6 +83,16 @@ def _set_options(arguments: list[bytes]) -> tuple[set[bytes], bytes, bytes]:
         else:
             raise CommandError(SYNTAX_ERROR)
     return words, timer, time
+
+
+def set_is_blind(arguments: list[bytes]) -> bool:
+    """Whether SET with these arguments replaces whatever is there; malformed ones may count as either."""
+    return not any(option_word(word) in _LOOKING for word in arguments[3:])
+
+
+def always_blind(arguments: list[bytes]) -> bool:
+    """Of commands that only write."""
+    return True
 
 
 def setnx(call: Call) -> bytes:
@@ -146,14 +161,24 @@ def mget(call: Call) -> bytes:
 
 def mset(call: Call) -> bytes:
     """MSET key value [key value ...]: each key on its own, not atomic over all of them."""
-    if len(call.arguments) % 2 == 0:
-        raise wrong_arity_error("mset")
     payloads = call.arguments[2::2]
     for payload in payloads:
         check_value_bytes(call, len(payload))
     when = default_expiry_ms(call)
     for record, payload in zip(call.records, payloads, strict=True):
         record.put(payload, when)
+    return OK
+
+
+def mset_options(arguments: list[bytes]) -> Options:
+    """None; but the pairs are counted here, before any of them goes its way."""
+    if len(arguments) % 2 == 0:
+        raise wrong_arity_error("mset")
+    return DEFAULT
+
+
+def all_done(replies: Sequence[bytes]) -> bytes:
+    """One reply for the parts of MSET."""
     return OK
 
 
@@ -214,15 +239,29 @@ _STRING: Final = "string"
 
 ROWS: Final = (
     Command("get", 2, _READ_FAST, 1, 1, 1, _STRING, "1.0.0", "The newest value of a key.", get),
-    Command("set", -3, _WRITE, 1, 1, 1, _STRING, "1.0.0", "Writes a value, whatever was there.", set_),
+    Command(
+        *("set", -3, _WRITE, 1, 1, 1, _STRING, "1.0.0", "Writes a value, whatever was there.", set_),
+        blind=set_is_blind,
+    ),
     Command("setnx", 3, _WRITE_FAST, 1, 1, 1, _STRING, "1.0.0", "Writes where no key is (advisory).", setnx),
-    Command("setex", 4, _WRITE, 1, 1, 1, _STRING, "2.0.0", "Writes a value for some seconds.", setex),
-    Command("psetex", 4, _WRITE, 1, 1, 1, _STRING, "2.6.0", "Writes a value for some milliseconds.", psetex),
+    Command(
+        *("setex", 4, _WRITE, 1, 1, 1, _STRING, "2.0.0", "Writes a value for some seconds.", setex),
+        blind=always_blind,
+    ),
+    Command(
+        *("psetex", 4, _WRITE, 1, 1, 1, _STRING, "2.6.0", "Writes a value for some milliseconds.", psetex),
+        blind=always_blind,
+    ),
     Command("getset", 3, _WRITE_FAST, 1, 1, 1, _STRING, "1.0.0", "Writes, answers the old.", getset),
     Command("getdel", 2, ("write", "fast"), 1, 1, 1, _STRING, "6.2.0", "Deletes and answers.", getdel),
     Command("getex", -2, ("write", "fast"), 1, 1, 1, _STRING, "6.2.0", "A value, with a new expiry.", getex),
     Command("mget", -2, _READ_FAST, 1, -1, 1, _STRING, "1.0.0", "The newest values of several keys.", mget),
-    Command("mset", -3, _WRITE, 1, -1, 2, _STRING, "1.0.1", "Writes several keys, each on its own.", mset),
+    Command(
+        *("mset", -3, _WRITE, 1, -1, 2, _STRING, "1.0.1", "Writes several keys, each on its own.", mset),
+        options=mset_options,
+        blind=always_blind,
+        combine=all_done,
+    ),
     Command("strlen", 2, _READ_FAST, 1, 1, 1, _STRING, "2.2.0", "Length of a value in bytes.", strlen),
     Command("append", 3, _WRITE_FAST, 1, 1, 1, _STRING, "2.0.0", "Adds bytes at the end.", append),
     Command(
