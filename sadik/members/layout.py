@@ -265,7 +265,7 @@ class Layout:
                 for item in document["nodes"]
             )
             flat = np.frombuffer(base64.b64decode(document["assignment"]), dtype="<u2").astype(np.uint16)
-            rows = flat.reshape(document["partitions"], document["width"])
+            rows = flat.reshape(document["partitions"], min(document["replicas"], len(nodes)))
             return cls(document["version"], document["partitions"], document["replicas"], nodes, rows)
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"not a layout document: {error}") from None

@@ -123,19 +123,20 @@ class Board:
                 self.zones[partition, self.bounds.zone_of[one]] += step
                 self.load[one] += step
 
-    def turn(self) -> Matrix:
-        """How early it is each node's turn to get a replica: the least first (Sainte-Lague's rule)."""
-        behind = ((2 * self.load + 1) << 24) // np.maximum(2 * self.due, 1)
-        return np.where(self.due > 0, behind, _NEVER)
+    def turn(self, partition: int) -> Matrix:
+        """How early it is each node's turn to get a replica of a partition: the least first.
+
+        It is the part of its share that a node has had, with chance in place of the replica that comes next:
+        were it not for that, nodes with equal shares would always meet in the same partitions.
+        """
+        chance = (self.scores[partition] >> np.uint64(40)).astype(np.int64)
+        return np.where(self.due > 0, ((self.load << 24) + chance) // np.maximum(self.due, 1), _NEVER)
 
     def prune(self) -> None:
         """Free the places of replicas that hosts or zones, as they are now, do not allow."""
-        bounds = self.bounds
-        crowded = (self.hosts > bounds.host_high).any(axis=1) | (self.zones > bounds.zone_high).any(axis=1)
-        needed = self._needed(slice(None)).sum(axis=1) > (self.rows == _FREE).sum(axis=1)
-        for partition in np.nonzero(crowded | needed)[0].tolist():
-            while (excess := self._excess(partition)) > 0:
-                turn = self.turn()
+        for partition in np.nonzero(self._excess(slice(None)))[0].tolist():
+            while (excess := self._excess_of(partition)) > 0:
+                turn = self.turn(partition)
                 slots = [slot for slot, node in enumerate(self.rows[partition].tolist()) if node != _FREE]
                 # Most behind last, so that of those that help alike the one furthest above its share goes.
                 slots.sort(key=lambda slot: -int(turn[self.rows[partition, slot]]))
@@ -144,26 +145,30 @@ class Board:
                 assert left[best] < excess, "bounds can always be met"
                 self.put(partition, best, _FREE)
 
-    def _needed(self, partitions: slice) -> Matrix:
-        """Replicas that each zone still must get, for its own least number and those of its hosts."""
-        bounds = self.bounds
-        lacking = np.maximum(bounds.host_low - self.hosts[partitions], 0)
-        needed: Matrix = np.maximum(lacking @ bounds.zone_hosts, bounds.zone_low - self.zones[partitions])
-        return needed
+    def _lacking(self, partitions: slice) -> tuple[Matrix, Matrix]:
+        """Replicas that each host, and with them each zone, must get for the least numbers of its hosts."""
+        hosts = np.maximum(self.bounds.host_low - self.hosts[partitions], 0)
+        return hosts, hosts @ self.bounds.zone_hosts
 
-    def _excess(self, partition: int) -> int:
-        """Replicas of a partition that cannot stay, as far as one look tells."""
+    def _excess(self, partitions: slice) -> Matrix:
+        """Replicas of each partition that cannot stay, as far as one look tells."""
         bounds = self.bounds
-        hosts = np.maximum(self.hosts[partition] - bounds.host_high, 0).sum()
-        zones = np.maximum(self.zones[partition] - bounds.zone_high, 0).sum()
-        needed = self._needed(slice(partition, partition + 1)).sum()
-        free = (self.rows[partition] == _FREE).sum()
-        return int(hosts + zones + max(needed - free, 0))
+        zones = self.zones[partitions]
+        _, lacking = self._lacking(partitions)
+        needed = np.maximum(lacking, bounds.zone_low - zones).sum(axis=1)
+        free = (self.rows[partitions] == _FREE).sum(axis=1)
+        excess: Matrix = np.maximum(needed - free, 0)
+        excess += np.maximum(self.hosts[partitions] - bounds.host_high, 0).sum(axis=1)
+        excess += np.maximum(zones + lacking - bounds.zone_high, 0).sum(axis=1)
+        return excess
+
+    def _excess_of(self, partition: int) -> int:
+        return int(self._excess(slice(partition, partition + 1))[0])
 
     def _excess_without(self, partition: int, slot: int) -> int:
         node = int(self.rows[partition, slot])
         self.put(partition, slot, _FREE)
-        excess = self._excess(partition)
+        excess = self._excess_of(partition)
         self.put(partition, slot, node)
         return excess
 
@@ -173,29 +178,30 @@ class Board:
         for partition in self.shuffled:
             if not open_rows[partition]:
                 continue
-            for slot in np.nonzero(self.rows[partition] == _FREE)[0].tolist():
+            slots = np.nonzero(self.rows[partition] == _FREE)[0]
+            # Who comes first is chance too.
+            for slot in np.roll(slots, int(self.salt[partition]) % len(slots)).tolist():
                 self.put(partition, slot, self._next(partition, self._addable(partition)))
 
     def _next(self, partition: int, allowed: Mask) -> int:
-        """Whose turn it is of the nodes allowed; between equals chance decides."""
+        """Whose turn it is of the nodes allowed."""
         nodes = np.nonzero(allowed)[0]
-        turn = self.turn()[nodes]
-        nodes = nodes[turn == turn.min()]
-        return int(nodes[self.scores[partition, nodes].argmin()])
+        return int(nodes[self.turn(partition)[nodes].argmin()])
 
     def _addable(self, partition: int) -> Mask:
         """Nodes that may take a free place of a partition, so that the others can still be filled."""
         bounds = self.bounds
         hosts, zones = self.hosts[partition], self.zones[partition]
-        allowed: Mask = ~self.holds[partition]
-        allowed &= (hosts < bounds.host_high)[bounds.host_of] & (zones < bounds.zone_high)[bounds.zone_of]
-        needed = self._needed(slice(partition, partition + 1))[0]
+        lacking, by_hosts = (found[0] for found in self._lacking(slice(partition, partition + 1)))
+        needed = np.maximum(by_hosts, bounds.zone_low - zones)
+        for_host = (lacking > 0)[bounds.host_of]
+        # A zone keeps room for those of its hosts that must get one.
+        for_zone = zones + by_hosts < bounds.zone_high
         if needed.sum() >= (self.rows[partition] == _FREE).sum():
-            # Every free place is spoken for: by a zone, or by certain hosts of a zone.
-            lacking = np.maximum(bounds.host_low - hosts, 0)
-            for_host = (lacking > 0)[bounds.host_of]
-            for_zone = (needed > lacking @ bounds.zone_hosts)[bounds.zone_of]
-            allowed &= for_host | for_zone
+            # Every free place is spoken for, by a zone or by certain hosts of it.
+            for_zone &= needed > by_hosts
+        room = (hosts < bounds.host_high)[bounds.host_of]
+        allowed: Mask = room & (for_host | for_zone[bounds.zone_of]) & ~self.holds[partition]
         return allowed
 
     def swappable(self, partitions: npt.NDArray[np.intp], node: int) -> Mask:
@@ -221,11 +227,7 @@ class Board:
                 if not len(above):
                     continue
                 below = self.load < self.due
-                # Chance decides between equals, but not that of the scores, which have put the first one
-                # first, nor that of the salt, which has put this partition before others: its low bits turn
-                # the order.
-                chance = self.scores[partition, row[above]] ^ self.salt[partition].byteswap()
-                furthest = np.lexsort((chance, -self.turn()[row[above]]))
+                furthest = np.argsort(-self.turn(partition)[row[above]], kind="stable")
                 for slot in above[furthest].tolist():
                     allowed = below & self.swappable(np.array([partition]), int(row[slot]))[0]
                     if allowed.any():
