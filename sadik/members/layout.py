@@ -27,11 +27,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from sadik.errors import InvalidRequest, LimitReached, ProtocolError
+from sadik.errors import InvalidRequest, LimitReached, ProtocolError, Unavailable
 from sadik.hashing.digest import BLAKE3
 from sadik.ids import NodeId
-from sadik.members.placement import place, preference_order
+from sadik.members.placement import place
 from sadik.members.plan import Plan, compare
+from sadik.members.preference import preference_order
 
 NODES_MAX: Final = 256
 """Every node keeps every partition's order of all nodes: 8 MiB at 16384 partitions (Dynamo 6.6 names the same
@@ -355,7 +356,7 @@ def next_layout(layout: Layout, changes: Collection[Change]) -> Layout:
 
     Raises:
         InvalidRequest: As ``changed_nodes``.
-        Cost: as ``placement.place``.
+    Cost: as ``placement.place``.
     """
     nodes = changed_nodes(layout, changes)
     heirs = {change.node: change.other for change in changes if change.action == "replace"}
@@ -423,7 +424,11 @@ class LayoutState:
 
         Raises:
             InvalidRequest: It does not fit the layout and what else is staged.
+            Unavailable: This node has not heard of its cluster's layout yet.
         """
+        if self.layout.version == 0:
+            # Else its first version would rival the founder's.
+            raise Unavailable("this node has not heard of the cluster's layout yet")
         if change.action == "revert":
             raise InvalidRequest("a change is a join, leave, weight or replace")
         others = [staged for staged in self.staged if staged.node != change.node]

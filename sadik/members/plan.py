@@ -190,9 +190,8 @@ def violations(layout: Layout) -> list[str]:
         least = int(_distinct(groups[layout.assignment]).min())
         # One zone for all is no zones at all: nobody asked for them.
         if least < width and not (word == "zones" and total == 1):
-            found.append(
-                f"{width} replicas of a partition may be on only {least} {word}, of {total} there are"
-            )
+            all_there_are = "all there are" if least == total else f"of {total}"
+            found.append(f"some partitions have their {width} replicas on {least} {word}, {all_there_are}")
     found += [
         f"host {host} is in several zones, so two replicas of a partition may meet on it"
         for host in _hosts_in_several_zones(layout)

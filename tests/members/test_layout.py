@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sadik.errors import InvalidRequest, LimitReached, ProtocolError
+from sadik.errors import InvalidRequest, LimitReached, ProtocolError, Unavailable
 from sadik.ids import NodeId
 from sadik.members.layout import (
     CAPACITY_MAX,
@@ -54,6 +54,8 @@ def test_empty_layout_is_below_every_other() -> None:
     assert empty.version == 0
     assert empty.order.shape == (16, 0)
     assert empty.number_of(A) == -1
+    with pytest.raises(Unavailable):
+        state.stage(join(B))
     assert state.merge(LayoutState(founded()).export())
     assert state.layout == founded()
 

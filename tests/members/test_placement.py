@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from sadik.hashing.digest import BLAKE3
 from sadik.ids import NodeId
 from sadik.members.layout import Change, Layout, LayoutNode
-from sadik.members.placement import place, preference_order, scores_of
+from sadik.members.placement import place
 from sadik.members.plan import moves
+from sadik.members.preference import preference_order, scores_of
 from sadik.members.shares import Bounds, fair_shares
 from tests.members.layouts import changed, clusters, distinct, layout_of, nodes_of
 

@@ -150,11 +150,11 @@ def test_buckets_with_other_n_are_kept_where_they_are_too() -> None:
         (nodes_of(2), ["3 replicas are wanted and there are only 2 nodes"]),
         (
             nodes_of(6, hosts=2),
-            ["3 replicas of a partition may be on only 2 hosts, of 2 there are"],
+            ["some partitions have their 3 replicas on 2 hosts, all there are"],
         ),
         (
             nodes_of(6, zones=2),
-            ["3 replicas of a partition may be on only 2 zones, of 2 there are"],
+            ["some partitions have their 3 replicas on 2 zones, all there are"],
         ),
         (
             (*nodes_of(3), LayoutNode(NodeId("vast"), zone="z0", capacity=900)),
@@ -166,7 +166,7 @@ def test_buckets_with_other_n_are_kept_where_they_are_too() -> None:
         (
             (*nodes_of(4), LayoutNode(NodeId("w1"), "x", "z0"), LayoutNode(NodeId("w2"), "x", "z1")),
             [
-                "3 replicas of a partition may be on only 2 zones, of 2 there are",
+                "some partitions have their 3 replicas on 2 zones, all there are",
                 "host x is in several zones, so two replicas of a partition may meet on it",
             ],
         ),
