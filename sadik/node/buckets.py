@@ -1,19 +1,25 @@
 """Buckets: their properties, their truncation stamps and their spaces.
 
 A bucket exists from its first write on. Its facts are one small value in the engine's system table, written
-in the same log and order as its data: ``{properties, truncate_before, space}``. The truncation stamp hides
-everything older (FLUSHDB); the space is the number under which the engine counts the bucket's keys since
-then. In a cluster, properties and stamps travel by gossip.
+in the same log and order as its data: ``{properties, stamp, truncate_before, space}``. The truncation stamp
+hides everything older (FLUSHDB); the space is the number under which the engine counts the bucket's keys
+since then.
+
+In a cluster all but the space is shared by gossip: of two properties those set at the greater stamp win, of
+two truncation stamps the greater one.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
-from sadik.errors import InvalidRequest, StorageError
+from sadik.errors import InvalidRequest, LimitReached, ProtocolError, StorageError
+from sadik.hashing.digest import BLAKE3
 from sadik.kernels import versions
 from sadik.storage.engine import DIGEST_BYTES, Engine
 
@@ -24,6 +30,8 @@ _PAGE_KEYS = 512
 _PAGE_BYTES = 16 * 1024 * 1024
 _LAST_DIGEST = b"\xff" * DIGEST_BYTES
 SIBLINGS_CEILING = 64
+BUCKETS_MAX = 1 << 16
+"""Buckets that clients may make: all are in memory, and in one message of gossip where they differ."""
 
 
 class BucketProperties(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -51,6 +59,16 @@ class _Stored(msgspec.Struct, frozen=True):
     space: int
     truncate_before: int
     properties: BucketProperties
+    stamp: int = 0
+
+
+class _Shared(msgspec.Struct, frozen=True, array_like=True):
+    """What other nodes learn of a bucket; new fields last and with defaults."""
+
+    name: bytes
+    floor: int
+    stamp: int
+    properties: BucketProperties
 
 
 @dataclass(slots=True)
@@ -61,6 +79,7 @@ class Bucket:
         prefix: ``length | bucket``, the first part of every name in it.
         floor: Values with a stamp <= this are hidden.
         space: The engine's number for what was written since.
+        stamp: When the properties were set, 0 for the defaults.
     """
 
     name: bytes
@@ -69,6 +88,7 @@ class Bucket:
     floor: int
     properties: BucketProperties
     stored: bool
+    stamp: int = 0
 
 
 def check_properties(properties: BucketProperties) -> None:
@@ -87,9 +107,21 @@ def check_properties(properties: BucketProperties) -> None:
 
 
 class BucketRegistry:
-    """All buckets of one node, loaded from and stored to its engine."""
+    """All buckets of one node, loaded from and stored to its engine; what is shared of them (``members``'
+    ``Shared``).
+
+    Attributes:
+        on_change: Called with a bucket's name after its properties or its floor changed, here or elsewhere.
+        newest: A stamp that nothing on this node exceeds; not known at first.
+    """
+
+    name: Final = "buckets"
 
     def __init__(self, engine: Engine) -> None:
+        self.on_change: Callable[[bytes], None] = _ignore
+        self.newest: Callable[[], int] = _unknown
+        self._export = b""
+        self._digest = b""
         self._engine = engine
         self._buckets: dict[bytes, Bucket] = {}
         self._space_last = 0
@@ -98,8 +130,10 @@ class BucketRegistry:
                 continue
             stored = msgspec.json.decode(value, type=_Stored)
             bucket = name[len(_PREFIX) :]
+            # Properties of before there was a stamp were set by somebody all the same: above the defaults.
+            stamp = stored.stamp or int(stored.properties != BucketProperties())
             self._buckets[bucket] = _make(
-                bucket, stored.space, stored.truncate_before, stored.properties, stored=True
+                bucket, stored.space, stored.truncate_before, stored.properties, stamp, stored=True
             )
             self._space_last = max(self._space_last, stored.space)
         strays = self._strays()
@@ -143,7 +177,8 @@ class BucketRegistry:
                     youngest[name] = min(youngest.get(name, found), found)
         for name, (space, stamp) in sorted(youngest.items()):
             known = self.get(name)
-            bucket = _make(name, -space, max(known.floor, stamp - 1), known.properties, stored=False)
+            floor = max(known.floor, stamp - 1)
+            bucket = _make(name, -space, floor, known.properties, known.stamp, stored=False)
             self._store(bucket)
             self._buckets[name] = bucket
 
@@ -158,11 +193,23 @@ class BucketRegistry:
             if not 1 <= len(name) <= 255:
                 raise InvalidRequest(f"a bucket name is 1 to 255 bytes, not {len(name)}")
             # Not remembered: reading many buckets that do not exist must not grow memory.
-            bucket = _make(name, 0, 0, BucketProperties(), stored=False)
+            bucket = _make(name, 0, 0, BucketProperties(), 0, stored=False)
         return bucket
 
     def for_write(self, name: bytes) -> Bucket:
-        """The bucket, recorded in the log before its first data."""
+        """The bucket, recorded in the log before its first data.
+
+        Raises:
+            InvalidRequest: As ``get``.
+            LimitReached: There are as many buckets as there may be, and this would be another one.
+            StorageError: It cannot be recorded.
+        """
+        if len(self._buckets) >= BUCKETS_MAX and name not in self._buckets:
+            raise LimitReached(f"there are {BUCKETS_MAX} buckets; no more can be made")
+        return self.for_merge(name)
+
+    def for_merge(self, name: bytes) -> Bucket:
+        """The same for data of another node, which made the bucket within its limit."""
         bucket = self.get(name)
         if not bucket.stored:
             bucket.space = self._next_space()
@@ -171,8 +218,12 @@ class BucketRegistry:
         return bucket
 
     def truncate(self, name: bytes, stamp: int) -> int:
-        """Hide everything in the bucket up to ``stamp``; returns the engine's ticket."""
-        bucket = self.for_write(name)
+        """Hide everything in the bucket, which is up to ``stamp`` all of it; returns the engine's ticket.
+
+        What is in the bucket now is counted no more, and compaction drops it: with a ``stamp`` of another
+        node, which may be below some of it, use ``raise_floor``.
+        """
+        bucket = self.for_merge(name)
         retired = bucket.space
         previous = bucket.floor
         bucket.floor = max(bucket.floor, stamp)
@@ -183,23 +234,105 @@ class BucketRegistry:
             bucket.floor, bucket.space = previous, retired
             raise
         self._engine.retire(retired)
+        self.on_change(name)
         return ticket
 
-    def set_properties(self, name: bytes, properties: BucketProperties) -> int:
+    def raise_floor(self, name: bytes, stamp: int) -> int:
+        """Hide everything in the bucket up to ``stamp``, minted by another node; returns the engine's ticket,
+        0 when that is hidden already.
+
+        Where nothing here may be newer this is ``truncate``. Else the bucket goes on in its space: what is
+        newer was written after the truncation and must stay. What is hidden is counted until collection has
+        gone round.
+        """
+        bucket = self.get(name)
+        if stamp <= bucket.floor:
+            return 0
+        if not bucket.stored or stamp >= self.newest():
+            return self.truncate(name, stamp)
+        previous = bucket.floor
+        bucket.floor = stamp
+        try:
+            ticket = self._store(bucket)
+        except BaseException:
+            bucket.floor = previous
+            raise
+        self.on_change(name)
+        return ticket
+
+    def set_properties(self, name: bytes, properties: BucketProperties, stamp: int = 0) -> int:
         """Replace the properties; returns the engine's ticket.
 
+        Args:
+            stamp: Of now. Always taken as above that of the properties before.
         Raises:
             InvalidRequest: A property out of range.
+            LimitReached, StorageError: As ``for_write``.
         """
         check_properties(properties)
         bucket = self.for_write(name)
-        previous = bucket.properties
-        bucket.properties = properties
+        return self._replace(bucket, properties, max(stamp, bucket.stamp + 1))
+
+    def _replace(self, bucket: Bucket, properties: BucketProperties, stamp: int) -> int:
+        previous = bucket.properties, bucket.stamp
+        bucket.properties, bucket.stamp = properties, stamp
         try:
-            return self._store(bucket)
+            ticket = self._store(bucket)
         except BaseException:
-            bucket.properties = previous
+            bucket.properties, bucket.stamp = previous
             raise
+        self.on_change(bucket.name)
+        return ticket
+
+    # What is shared.
+
+    def digest(self) -> bytes:
+        """16 bytes, equal where all that is shared is. Made anew after a change only."""
+        if not self._digest:
+            self._digest = BLAKE3.digest(self.export())
+        return self._digest
+
+    def export(self) -> bytes:
+        """Every stored bucket's floor and properties, for ``merge`` on another node."""
+        if not self._export:
+            buckets = (self._buckets[name] for name in sorted(self._buckets))
+            self._export = msgspec.msgpack.encode(
+                [_Shared(it.name, it.floor, it.stamp, it.properties) for it in buckets]
+            )
+        return self._export
+
+    def merge(self, data: bytes) -> bool:
+        """Learn what another node exported; whether that was anything new.
+
+        Raises:
+            ProtocolError: Not such bytes, or more buckets than there can be; nothing is changed.
+            StorageError: The engine refused; what was merged before is, and the rest can be merged again.
+        """
+        try:
+            entries = msgspec.msgpack.decode(data, type=list[_Shared])
+            for entry in entries:
+                check_properties(entry.properties)
+                _check_shared(entry)
+        except (msgspec.MsgspecError, InvalidRequest) as error:
+            raise ProtocolError(f"not a list of buckets: {error}") from None
+        # Nodes that reach the limit at the same time end up above it: each within its own.
+        if len(self._buckets.keys() | {entry.name for entry in entries}) > 2 * BUCKETS_MAX:
+            raise ProtocolError(f"more than {2 * BUCKETS_MAX} buckets")
+        changed = False
+        for entry in entries:
+            changed |= self._merge_one(entry)
+        return changed
+
+    def _merge_one(self, entry: _Shared) -> bool:
+        changed = not self.get(entry.name).stored
+        bucket = self.for_merge(entry.name)
+        if _rank(entry.stamp, entry.properties) > _rank(bucket.stamp, bucket.properties):
+            self._replace(bucket, entry.properties, entry.stamp)
+            changed = True
+        if entry.floor > bucket.floor:
+            self.raise_floor(entry.name, entry.floor)
+            changed = True
+        return changed
 
     def names(self) -> list[bytes]:
         """Stored buckets, sorted."""
@@ -210,11 +343,34 @@ class BucketRegistry:
         return self._space_last
 
     def _store(self, bucket: Bucket) -> int:
-        stored = _Stored(space=bucket.space, truncate_before=bucket.floor, properties=bucket.properties)
+        stored = _Stored(bucket.space, bucket.floor, bucket.properties, bucket.stamp)
         ticket = self._engine.system_put(_PREFIX + bucket.name, msgspec.json.encode(stored))
         bucket.stored = True
+        self._export = self._digest = b""
         return ticket
 
 
-def _make(name: bytes, space: int, floor: int, properties: BucketProperties, *, stored: bool) -> Bucket:
-    return Bucket(name, bytes([len(name)]) + name, space, floor, properties, stored)
+def _make(
+    name: bytes, space: int, floor: int, properties: BucketProperties, stamp: int, *, stored: bool
+) -> Bucket:
+    return Bucket(name, bytes([len(name)]) + name, space, floor, properties, stored, stamp)
+
+
+def _check_shared(entry: _Shared) -> None:
+    if not 1 <= len(entry.name) <= 255:
+        raise InvalidRequest(f"a bucket name is 1 to 255 bytes, not {len(entry.name)}")
+    for stamp in (entry.floor, entry.stamp):
+        if not 0 <= stamp < 1 << 64:
+            raise InvalidRequest(f"a stamp is a uint64, not {stamp}")
+
+
+def _rank(stamp: int, properties: BucketProperties) -> tuple[int, bytes]:
+    return stamp, msgspec.msgpack.encode(properties)
+
+
+def _ignore(name: bytes) -> None:
+    """Nobody asked to be told."""
+
+
+def _unknown() -> int:
+    return 1 << 64
