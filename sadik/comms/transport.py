@@ -1,26 +1,22 @@
 """What everything above the network sees of it: bring this frame to that node, and who can be reached.
 
-A transport may delay frames, and lose them when a link breaks; within one link and lane they arrive whole, once and
-in order. It retries nothing: request ids, deadlines and retries live above. Two transports pass the same tests:
-``tcp.py`` and ``memory.py``.
+A transport may delay frames, and lose them when a link breaks; within one link and lane they arrive whole,
+once and in order. It retries nothing: request ids, deadlines and retries live above. Two transports pass the
+same tests: ``tcp.py`` and ``memory.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from sadik.ids import NodeId
+from sadik.kernels import frames
 from sadik.settings import Address
 
-
-class Frame(NamedTuple):
-    """One received frame; ``payload`` is the receiver's to keep."""
-
-    kind: int
-    request: int
-    payload: bytes
+Frame: TypeAlias = frames.Frame
+"""One received frame; ``payload`` is the receiver's to keep."""
 
 
 class Identity(NamedTuple):
@@ -53,6 +49,10 @@ class Receiver(Protocol):
         """It cannot any more; frames sent before may or may not have arrived."""
         ...
 
+    def on_bulk_down(self, peer: NodeId, reason: str) -> None:
+        """The same of the bulk lane, while the data lane may be up. Nobody is told when it comes up."""
+        ...
+
     def admit(self, peer: Identity) -> str:
         """Asked in a handshake, after cluster and secret agree: why this node is not let in, or ``""``."""
         ...
@@ -77,17 +77,46 @@ class LinkStatistics:
     reconnects: int
 
 
+@dataclass(frozen=True, slots=True)
+class PortStatistics:
+    """What has come to the listener since the start of the process.
+
+    Attributes:
+        accepted: Connections. welcomed: Those of them that became links.
+        refused: Strangers that were told why not. broken: Streams that were not the protocol, links among
+        them.
+        timed_out: Strangers that took too long. displaced: Strangers that had to make room for newer ones.
+    """
+
+    accepted: int
+    welcomed: int
+    refused: int
+    broken: int
+    timed_out: int
+    displaced: int
+
+
 class Transport(Protocol):
     """Links to other nodes."""
+
+    identity: Identity
+    """Who this node is in handshakes."""
+
+    def set_receiver(self, receiver: Receiver) -> None:
+        """Who hears of everything; before ``start``."""
+        ...
 
     async def start(self) -> Address:
         """Listen; returns the bound address. Raises OSError."""
         ...
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        """Listen and dial no more, and close every link once what is queued is sent, or does not get sent."""
+        ...
 
     def connect(self, node: NodeId, address: Address) -> None:
-        """Keep a link to this node from now on, with backoff and jitter; a new address replaces the old one."""
+        """Keep a link to this node from now on, with backoff and jitter; a new address replaces the old
+        one."""
         ...
 
     def forget(self, node: NodeId) -> None:
@@ -95,14 +124,15 @@ class Transport(Protocol):
         ...
 
     def introduce(self, address: Address) -> None:
-        """Dial an address whose node is not known yet (a seed), until its node is linked; ``connect`` takes over."""
+        """Dial an address whose node is not known yet (a seed), until its node is linked; ``connect`` takes
+        over."""
         ...
 
-    def is_up(self, node: NodeId) -> bool: ...
+    def is_up(self, node: NodeId, lane: int = 0) -> bool: ...
 
     def send(self, node: NodeId, frame: bytes, lane: int = 0) -> bool:
-        """Queue an encoded frame (``frames.encode``). False, and nothing queued, when the link is down or its queue
-        is full; what is queued may still be lost with the link.
+        """Queue an encoded frame (``frames.encode``). False, and nothing queued, when the link is down or
+        its queue is full; what is queued may still be lost with the link.
         """
         ...
 
@@ -110,4 +140,8 @@ class Transport(Protocol):
         """What waits for the socket; bulk senders wait while it is above their window."""
         ...
 
-    def statistics(self) -> list[LinkStatistics]: ...
+    def statistics(self) -> list[LinkStatistics]:
+        """Of every node and lane that was ever linked and is not forgotten, sorted by both."""
+        ...
+
+    def port_statistics(self) -> PortStatistics: ...

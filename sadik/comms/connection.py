@@ -1,0 +1,81 @@
+"""One TCP connection between nodes, as a link's wire."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Final, cast
+
+from sadik.comms.link import Link
+
+HIGH_WATER_BYTES: Final = 256 * 1024
+"""Above so much unsent, every frame is measured against the queue's limit."""
+
+_IPPROTO_TCP: Final = 6
+_TCP_NODELAY: Final = 1
+_TCP_USER_TIMEOUT: Final = 18
+"""Linux: without it, bytes to a machine that is gone are sent again for a quarter of an hour before that is
+an error.
+"""
+
+
+class Connection(asyncio.Protocol):
+    """Args:
+    attach: Gives the link that this connection is for, once it is there; None when nobody wants it any more.
+    """
+
+    __slots__ = ("_attach", "_link", "_timeout_ms", "_transport", "write")
+
+    def __init__(self, attach: Callable[[Connection], Link | None], *, timeout_ms: int) -> None:
+        self._attach = attach
+        self._timeout_ms = timeout_ms
+        self._link: Link | None = None
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.write: Callable[[bytes], None] = self._transport.write
+        self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        if (stream := transport.get_extra_info("socket")) is not None:
+            stream.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+            if sys.platform == "linux":
+                stream.setsockopt(_IPPROTO_TCP, _TCP_USER_TIMEOUT, self._timeout_ms)
+        self._link = self._attach(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._link is not None:
+            self._link.receive(data)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        if self._link is not None:
+            self._link.congested = True
+
+    def resume_writing(self) -> None:
+        if self._link is not None:
+            self._link.congested = False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.lost("closed by the other side" if error is None else str(error))
+
+    # What the link calls, beside ``write``.
+
+    def queued_bytes(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def peer(self) -> str:
+        address = self._transport.get_extra_info("peername")
+        return f"{address[0]}:{address[1]}" if address else "a closed connection"
