@@ -15,12 +15,15 @@ differs is sent whole. Layout, members and buckets are small and change by an op
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from sadik.comms.messages import Packed, encode
 from sadik.errors import ProtocolError, StorageError
+
+EXPORT_BYTES_MAX: Final = 4 * 1024 * 1024
+"""All exports of one message, unless a single one is larger: some ten thousand buckets, or every member."""
 
 
 class Shared(Protocol):
@@ -79,7 +82,7 @@ class Gossip:
     """Makes and takes messages; pure. Request and reply are alike, so both sides do the same.
 
     Args:
-        shared: Merged in this order.
+        shared: Sent and merged in this order: first what must not wait.
     """
 
     def __init__(self, shared: Sequence[Shared]) -> None:
@@ -88,9 +91,19 @@ class Gossip:
         assert len(set(names)) == len(names), "each thing is shared once"
 
     def message(self, theirs: Mapping[str, bytes]) -> bytes:
-        """A request or reply, and what differs from ``theirs``: the receiver's digests as last known."""
-        digests = {item.name: item.digest() for item in self._shared}
-        return encode(GossipMessage(digests, {item.name: item.export() for item in self._differing(theirs)}))
+        """A request or reply, and what differs from ``theirs``: the receiver's digests as last known.
+
+        What does not fit beside the first export waits for the next message, so that something large, which
+        may find no room on the way, never holds up the rest.
+        """
+        exports: dict[str, bytes] = {}
+        room = EXPORT_BYTES_MAX
+        for item in self._differing(theirs):
+            data = item.export()
+            if not exports or len(data) <= room:
+                exports[item.name] = data
+                room -= len(data)
+        return encode(GossipMessage({item.name: item.digest() for item in self._shared}, exports))
 
     def learn(self, message: bytes) -> Learned:
         """Merge what another node sent.

@@ -55,6 +55,9 @@ class BucketProperties(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     siblings_max: int = SIBLINGS_CEILING
 
 
+_DEFAULTS: Final = BucketProperties()
+
+
 class _Stored(msgspec.Struct, frozen=True):
     space: int
     truncate_before: int
@@ -63,12 +66,16 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 class _Shared(msgspec.Struct, frozen=True, array_like=True):
-    """What other nodes learn of a bucket; new fields last and with defaults."""
+    """What other nodes learn of a bucket; new fields last and with defaults.
+
+    Attributes:
+        properties: None for the defaults, which most buckets have.
+    """
 
     name: bytes
     floor: int
     stamp: int
-    properties: BucketProperties
+    properties: BucketProperties | None = None
 
 
 @dataclass(slots=True)
@@ -131,7 +138,7 @@ class BucketRegistry:
             stored = msgspec.json.decode(value, type=_Stored)
             bucket = name[len(_PREFIX) :]
             # Properties of before there was a stamp were set by somebody all the same: above the defaults.
-            stamp = stored.stamp or int(stored.properties != BucketProperties())
+            stamp = stored.stamp or int(stored.properties != _DEFAULTS)
             self._buckets[bucket] = _make(
                 bucket, stored.space, stored.truncate_before, stored.properties, stamp, stored=True
             )
@@ -193,7 +200,7 @@ class BucketRegistry:
             if not 1 <= len(name) <= 255:
                 raise InvalidRequest(f"a bucket name is 1 to 255 bytes, not {len(name)}")
             # Not remembered: reading many buckets that do not exist must not grow memory.
-            bucket = _make(name, 0, 0, BucketProperties(), 0, stored=False)
+            bucket = _make(name, 0, 0, _DEFAULTS, 0, stored=False)
         return bucket
 
     def for_write(self, name: bytes) -> Bucket:
@@ -297,7 +304,12 @@ class BucketRegistry:
         if not self._export:
             buckets = (self._buckets[name] for name in sorted(self._buckets))
             self._export = msgspec.msgpack.encode(
-                [_Shared(it.name, it.floor, it.stamp, it.properties) for it in buckets]
+                [
+                    _Shared(
+                        it.name, it.floor, it.stamp, None if it.properties == _DEFAULTS else it.properties
+                    )
+                    for it in buckets
+                ]
             )
         return self._export
 
@@ -311,7 +323,7 @@ class BucketRegistry:
         try:
             entries = msgspec.msgpack.decode(data, type=list[_Shared])
             for entry in entries:
-                check_properties(entry.properties)
+                check_properties(entry.properties or _DEFAULTS)
                 _check_shared(entry)
         except (msgspec.MsgspecError, InvalidRequest) as error:
             raise ProtocolError(f"not a list of buckets: {error}") from None
@@ -326,8 +338,9 @@ class BucketRegistry:
     def _merge_one(self, entry: _Shared) -> bool:
         changed = not self.get(entry.name).stored
         bucket = self.for_merge(entry.name)
-        if _rank(entry.stamp, entry.properties) > _rank(bucket.stamp, bucket.properties):
-            self._replace(bucket, entry.properties, entry.stamp)
+        properties = entry.properties or _DEFAULTS
+        if _rank(entry.stamp, properties) > _rank(bucket.stamp, bucket.properties):
+            self._replace(bucket, properties, entry.stamp)
             changed = True
         if entry.floor > bucket.floor:
             self.raise_floor(entry.name, entry.floor)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 
+import msgspec
 import pytest
 
 from sadik.errors import ProtocolError, StorageFull
 from sadik.ids import NodeId
-from sadik.members.gossip import Gossip
+from sadik.members.gossip import EXPORT_BYTES_MAX, Gossip
 from sadik.members.state import Member, MemberTable, raised
 
 ROUNDS_PER_LOG = 2
@@ -25,7 +27,7 @@ class Words:
         self.words = set(words)
 
     def digest(self) -> bytes:
-        return self.export()[:16].ljust(16)
+        return hashlib.blake2b(self.export(), digest_size=16).digest()
 
     def export(self) -> bytes:
         return " ".join(sorted(self.words)).encode()
@@ -141,7 +143,53 @@ def test_one_thing_that_cannot_be_merged_does_not_stop_the_others() -> None:
         assert target.words == {"g"}
 
 
+def test_what_is_large_waits_for_what_is_not() -> None:
+    """Should a million buckets find no room in a queue, members and layout agree all the same."""
+    small, large, late = Words("small", "a"), Words("large", "x" * EXPORT_BYTES_MAX), Words("late", "b")
+    here = Gossip([small, large, late])
+    there = Gossip([Words("small"), target := Words("large"), Words("late")])
+    blank = there.learn(here.message({})).theirs
+    known = here.learn(there.message(blank)).theirs
+    assert there.learn(here.message(known)).changed == ("small", "late")
+    known = here.learn(there.message({})).theirs
+    assert there.learn(here.message(known)).changed == ("large",)
+    assert target.words == large.words
+
+
 def test_what_is_no_gossip_changes_nothing() -> None:
     """Bytes of a peer are checked before they mean anything."""
     with pytest.raises(ProtocolError):
         Gossip([Words("words")]).learn(b"\x93garbage")
+
+
+def test_the_bytes_of_messages_never_change() -> None:
+    """Nodes of two versions gossip with each other during an upgrade: fields keep their places, for ever."""
+    record = Member(
+        NodeId("n"),
+        1,
+        2,
+        3,
+        "left",
+        "a:1",
+        "a:2",
+        "a:3",
+        host="h",
+        zone="z",
+        capacity=4,
+        changed_ms=5,
+        former=(6,),
+    )
+    table = MemberTable([record])
+    export = b"\x91\x9d\xa1n\x01\x02\x03\xa4left\xa3a:1\xa3a:2\xa3a:3\xa1h\xa1z\x04\x05\x91\x06"
+    assert table.export() == export
+    message = Gossip([table]).message({"members": b""})
+    digest = b"\xc4\x10" + table.digest()
+    assert message == b"\x92\x81\xa7members" + digest + b"\x81\xa7members\xc4" + bytes([len(export)]) + export
+
+
+def test_a_newer_version_may_add_fields() -> None:
+    """They come last; an older node reads what it knows."""
+    longer = msgspec.msgpack.encode([[*("n", 1, 2, 3, "alive", "", "", "", "h", "z", 4, 5), [], "new"]])
+    table = MemberTable()
+    assert table.merge(longer)
+    assert table.records()[0].capacity == 4
