@@ -24,7 +24,7 @@ TESTS ?=
 
 help:
 	@echo 'make build    virtual environment in $(VENV), kernels in parallel; instant when nothing has changed'
-	@echo 'make run      a node on the default ports (DATA=directory, ARGS="--sync always")'
+	@echo 'make run      a cluster of three nodes on this machine (DATA=directory, ARGS="--nodes 5 --sync always")'
 	@echo 'make test     all tests but the torture ones (TESTS="tests/api -k scan")'
 	@echo 'make check    ruff, mypy, and the rules of the tree'
 	@echo 'make bench    micro benchmarks (TESTS=benchmarks/micro/test_bench_ring.py)'
@@ -50,15 +50,7 @@ $(BUILT): $(INSTALLED) setup.py $(KERNELS)
 	@touch $@
 
 run: build
-	@echo
-	@echo '  redis-cli -p 7379 set greeting hello'
-	@echo '  redis-cli -p 7379 get greeting'
-	@echo '  curl -X PUT --data-binary hello http://127.0.0.1:7380/v1/kv/0/greeting'
-	@echo '  curl -i http://127.0.0.1:7380/v1/kv/0/greeting'
-	@echo '  curl http://127.0.0.1:7380/metrics'
-	@echo
-	@echo 'Data is kept in $(DATA). Ctrl-C stops the node.'
-	@exec $(BIN)/sadik-node --data $(DATA) $(ARGS)
+	@exec $(BIN)/sadik demo --data $(DATA) $(ARGS)
 
 test: build
 	$(BIN)/python -m pytest $(TESTS)
