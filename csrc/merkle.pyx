@@ -5,7 +5,8 @@
 # its work by walking down stale nodes only.
 #
 # A forest adds to each partition's tree how far it is built. It looks at nothing else before it counts a write,
-# since that happens for every write of the node.
+# since that happens for every write of the node. Both are here, in over 600 lines, because a flat kernel cannot
+# cimport another's class.
 
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
