@@ -44,6 +44,29 @@ class Unavailable(SadikError):
         self.maybe_applied = maybe_applied
 
 
+class QuorumMissed(Unavailable):
+    """Fewer replicas answered than were required.
+
+    Attributes:
+        required, received: Replies.
+        reasons: (node, why it did not count) of each that is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        maybe_applied: bool = False,
+        required: int = 0,
+        received: int = 0,
+        reasons: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(message, maybe_applied=maybe_applied)
+        self.required = required
+        self.received = received
+        self.reasons = reasons
+
+
 class Overloaded(Unavailable):
     """A bounded queue is full; refused before any effect. Try again later."""
 

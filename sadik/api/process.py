@@ -1,7 +1,8 @@
 """The node process: outside world, node, listeners, signals; the only place that knows them all.
 
-Start order: directory, engine, RESP, HTTP, ready line. Stop order: nothing new is accepted, what is owed is
-answered, background work ends, everything is synced, the directory is given back.
+Start order: birth (a new directory with seeds asks one of them which cluster it is born into), engines,
+links to other nodes, RESP, HTTP, ready line. Stop order: nothing new is accepted, what is owed is answered,
+background work ends, everything is synced, the directory is given back.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
 import uvloop
 
@@ -23,17 +26,29 @@ from sadik.api.node_metrics import export_node
 from sadik.api.resp.information import Facts
 from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.server import RespServer
+from sadik.comms.service import Peers
+from sadik.comms.tcp import TcpTransport
+from sadik.comms.transport import Identity, Transport
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock, SystemClock
-from sadik.env.entropy import Entropy, SystemEntropy
+from sadik.env.entropy import Entropy, SystemEntropy, random_uint64
 from sadik.env.files import Files, SystemFiles
 from sadik.env.worker import ThreadWorker
+from sadik.ids import NodeId
+from sadik.members.bootstrap import join
 from sadik.metrics.registry import Registry
+from sadik.node import birth as births
 from sadik.node.birth import BirthRecord
 from sadik.node.node import Node
+from sadik.settings import Address
 from sadik.storage.engine import Engine
 
 log = logging.getLogger("sadik.process")
+
+_Result = TypeVar("_Result")
+
+_FRAME_MARGIN = 1 << 20
+"""Beside a version set of the greatest size a frame holds its name and headers."""
 
 
 def run(config: NodeConfig) -> int:
@@ -50,6 +65,28 @@ def open_engine(
     config: NodeConfig, birth: BirthRecord, files: Files, clock: Clock, entropy: Entropy
 ) -> Engine:
     """The configured storage engine on the node's directory."""
+    return _open(config, birth, files, clock, entropy, "log", config.storage.segment_bytes_max)
+
+
+def open_hint_engine(
+    config: NodeConfig, birth: BirthRecord, files: Files, clock: Clock, entropy: Entropy
+) -> Engine:
+    """The same for hints, which are kept apart."""
+    segment_bytes = min(
+        config.storage.segment_bytes_max, max(16 << 20, config.limits.set_bytes_max + (2 << 20))
+    )
+    return _open(config, birth, files, clock, entropy, "hints", segment_bytes)
+
+
+def _open(
+    config: NodeConfig,
+    birth: BirthRecord,
+    files: Files,
+    clock: Clock,
+    entropy: Entropy,
+    name: str,
+    segment_bytes_max: int,
+) -> Engine:
     match config.storage.engine:
         case "memory":
             from sadik.storage.memory_engine import MemoryEngine
@@ -58,35 +95,125 @@ def open_engine(
         case "lmdb":
             from sadik.storage.lmdb_engine import LmdbEngine
 
-            return LmdbEngine.open(f"{config.data_directory}/lmdb")
+            return LmdbEngine.open(f"{config.data_directory}/{'lmdb' if name == 'log' else name}")
         case _:
             from sadik.storage.log_engine import LogEngine
 
             return LogEngine.open(
-                f"{config.data_directory}/log",
+                f"{config.data_directory}/{name}",
                 files=files,
                 clock=clock,
                 entropy=entropy,
-                partitions=birth.partitions,
-                segment_bytes_max=config.storage.segment_bytes_max,
+                partitions=birth.partitions if name == "log" else 1,
+                segment_bytes_max=segment_bytes_max,
             )
+
+
+def tcp_transport(clock: Clock, entropy: Entropy, config: NodeConfig, identity: Identity) -> Transport:
+    """Links to other nodes over TCP."""
+    return TcpTransport(
+        config.peer,
+        identity,
+        config.secret,
+        config.peers,
+        clock=clock,
+        entropy=entropy,
+        payload_bytes_max=2 * config.limits.set_bytes_max + _FRAME_MARGIN,
+    )
+
+
+async def born(
+    config: NodeConfig, files: Files, clock: Clock, entropy: Entropy
+) -> tuple[BirthRecord | None, Mapping[str, bytes]]:
+    """For a new directory with seeds: its birth record, not written yet, and what the cluster told with it.
+
+    Asks again and again until a seed answers.
+    """
+    if not config.seed_nodes:
+        return None, {}
+    if config.storage.engine != "memory":
+        files.make_directory(config.data_directory)
+        if files.exists(f"{config.data_directory}/{births.FILE_NAME}"):
+            return None, {}
+    record = births.found(
+        cluster=config.cluster,
+        node_id=config.node_id,
+        partitions=config.partitions,
+        engine=config.storage.engine,
+        clock=clock,
+        entropy=entropy,
+    )
+    # Where this node will listen once it is born; for now any port does.
+    waiting = Address(config.peer.host, 0)
+    transport = TcpTransport(
+        waiting,
+        Identity(
+            config.cluster or "", "", NodeId(record.node_id), random_uint64(entropy), record.directory_id
+        ),
+        config.secret,
+        config.peers,
+        clock=clock,
+        entropy=entropy,
+        payload_bytes_max=_FRAME_MARGIN * 64,
+    )
+    peers = Peers(transport, clock=clock)
+    await transport.start()
+    try:
+        log.info("asking %s which cluster to join", ", ".join(map(str, config.seed_nodes)))
+        answer = await join(
+            NodeId(record.node_id),
+            peers=peers,
+            transport=transport,
+            seeds=config.seed_nodes,
+            entropy=entropy,
+            pause=asyncio.sleep,
+        )
+    finally:
+        await transport.stop()
+    record = births.joined(
+        record,
+        cluster=answer.cluster,
+        cluster_id=answer.cluster_id,
+        partitions=answer.partitions,
+        hash=answer.hash,
+        wanted_cluster=config.cluster,
+        wanted_partitions=config.partitions,
+    )
+    return record, answer.stored()
 
 
 async def serve(config: NodeConfig) -> int:
     """Start everything, wait for a signal, stop everything."""
     loop = asyncio.get_running_loop()
-    clock, entropy = SystemClock(), SystemEntropy()
+    clock, entropy, files = SystemClock(), SystemEntropy(), SystemFiles()
     started_ms = clock.wall_ms()
     grace_s = config.drain_timeout_ms / 1000
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    told = await _unless_stopped(born(config, files, clock, entropy), stop)
+    if told is None:
+        return 0
+    birth, kept = told
     # Whatever fails, at the start or at the end, the rest of the end still takes place.
     async with contextlib.AsyncExitStack() as end:
         worker = ThreadWorker(loop.call_soon_threadsafe)
         end.callback(worker.close)
+        registry = Registry()
         node = Node.open(
-            config, open_engine=open_engine, files=SystemFiles(), clock=clock, entropy=entropy, worker=worker
+            config,
+            open_engine=open_engine,
+            open_hint_engine=open_hint_engine,
+            files=files,
+            clock=clock,
+            entropy=entropy,
+            worker=worker,
+            make_transport=lambda config, identity: tcp_transport(clock, entropy, config, identity),
+            registry=registry,
+            birth=birth,
+            kept=kept,
         )
         end.push_async_callback(node.close)
-        registry = Registry()
         export_node(registry, node)
         facts = Facts(
             node_id=node.birth.node_id,
@@ -98,21 +225,24 @@ async def serve(config: NodeConfig) -> int:
         resp = RespServer(
             node.coordinator, config, clock=clock, instruments=RespInstruments(registry), facts=facts
         )
-        http = HttpServer(node.coordinator, config, registry, clock=clock)
+        http = HttpServer(node.coordinator, config, registry, clock=clock, cluster=node.administration)
         end.push_async_callback(http.stop, grace_s)
         end.push_async_callback(resp.stop, grace_s)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        node.start()
+        node.on_fault = lambda reason: stop.set()
+        peer_address = await node.listen()
         resp_address = await resp.start()
         http_address = await http.start()
+        node.start(
+            peer=str(config.advertise or peer_address),
+            resp=_reached(resp_address, config.advertise),
+            http=_reached(http_address, config.advertise),
+        )
         # Start-up garbage is kept out of every later collection: it would only be looked at again.
         gc.collect()
         gc.freeze()
         print(
             f"sadik-node {sadik.__version__} ready: node={node.birth.node_id} cluster={node.birth.cluster} "
-            f"resp={resp_address} http={http_address} engine={config.storage.engine} "
+            f"resp={resp_address} http={http_address} peer={peer_address} engine={config.storage.engine} "
             f"sync={config.storage.sync} "
             f"data={config.data_directory}",
             file=sys.stderr,
@@ -121,4 +251,24 @@ async def serve(config: NodeConfig) -> int:
         await stop.wait()
         log.info("stopping")
     log.info("stopped")
-    return 0
+    return 0 if not node.members.fault else 4
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, _Result], stop: asyncio.Event) -> _Result | None:
+    """What ``work`` gives; None when the node is told to stop before it has finished."""
+    task = asyncio.get_running_loop().create_task(work)
+    stopped = asyncio.get_running_loop().create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for one in (task, stopped):
+            one.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await one
+
+
+def _reached(bound: Address, advertise: Address | None) -> str:
+    """Where others reach a listener: on the advertised host, if it listens on every address."""
+    everywhere = bound.host in ("0.0.0.0", "::", "")
+    return str(Address(advertise.host if advertise and everywhere else bound.host, bound.port))

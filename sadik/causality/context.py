@@ -109,6 +109,21 @@ def decode_context(context: str | bytes, digest: bytes, key: bytes) -> list[tupl
     return entries
 
 
+def decode_hint(context: str | bytes) -> int | None:
+    """The replica that answered the read fastest, as a context says; None when it says nothing, or is
+    damaged.
+
+    Only a preference: it is not checked.
+    """
+    try:
+        raw = from_text(context[:TEXT_BYTES_MAX])
+    except InvalidContext:
+        return None
+    if len(raw) < HEADER_BYTES + HINT_BYTES + MAC_BYTES or raw[0] != VERSION or not raw[1] & FLAG_HINT:
+        return None
+    return int(struct.unpack_from("<Q", raw, HEADER_BYTES)[0])
+
+
 def mac(body: bytes, digest: bytes, key: bytes) -> bytes:
     """The check of a context's body for one address."""
     return blake3(digest + body, key=key).digest(length=MAC_BYTES)

@@ -129,10 +129,7 @@ def configure(given: Mapping[str, Any], environment: Mapping[str, str]) -> NodeC
     """
     flags = dict(given)
     file = flags.pop("config", None) or environment.get("SADIK_CONFIG") or None
-    config = build(collect(flags, environment, file))
-    if config.seed_nodes:
-        raise InvalidRequest("seed_node is given, and this version cannot join a cluster yet; leave it out")
-    return config
+    return build(collect(flags, environment, file))
 
 
 def exit_code(error: BaseException) -> int:

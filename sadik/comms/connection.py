@@ -25,19 +25,22 @@ class Connection(asyncio.Protocol):
     attach: Gives the link that this connection is for, once it is there; None when nobody wants it any more.
     """
 
-    __slots__ = ("_attach", "_link", "_timeout_ms", "_transport", "write")
+    __slots__ = ("_attach", "_link", "_loop", "_out", "_out_bytes", "_timeout_ms", "_transport")
 
     def __init__(self, attach: Callable[[Connection], Link | None], *, timeout_ms: int) -> None:
         self._attach = attach
         self._timeout_ms = timeout_ms
         self._link: Link | None = None
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._loop = asyncio.get_running_loop()
+        # What this turn of the event loop has written: one system call, and one packet, for all of it.
+        self._out: list[bytes] = []
+        self._out_bytes = 0
 
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self.write: Callable[[bytes], None] = self._transport.write
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         if (stream := transport.get_extra_info("socket")) is not None:
             stream.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
@@ -65,12 +68,32 @@ class Connection(asyncio.Protocol):
         if link is not None:
             link.lost("closed by the other side" if error is None else str(error))
 
-    # What the link calls, beside ``write``.
+    # What the link calls.
+
+    def write(self, data: bytes) -> None:
+        """Take bytes in order; they leave together with what else this turn writes."""
+        out = self._out
+        if not out:
+            self._loop.call_soon(self._flush)
+        out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > HIGH_WATER_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        out = self._out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._out_bytes = 0
+        self._transport.write(data)
 
     def queued_bytes(self) -> int:
-        return self._transport.get_write_buffer_size()
+        return self._out_bytes + self._transport.get_write_buffer_size()
 
     def close(self) -> None:
+        self._flush()
         self._transport.close()
 
     def abort(self) -> None:

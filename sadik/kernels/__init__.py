@@ -14,7 +14,10 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-NAMES = ("digest", "keydir", "mapping", "merkle", "resp", "ring", "segment", "sockets", "vclock", "versions")
+NAMES = (
+    *("digest", "frames", "hints", "keydir", "mapping", "merkle", "packets", "replica", "resp"),
+    *("ring", "segment", "sockets", "vclock", "versions"),
+)
 CHOICE = os.environ.get("SADIK_KERNELS", "native")
 
 if CHOICE not in ("native", "reference"):
@@ -23,9 +26,13 @@ if CHOICE not in ("native", "reference"):
 if TYPE_CHECKING:
     from sadik.kernels.native import (
         digest,
+        frames,
+        hints,
         keydir,
         mapping,
         merkle,
+        packets,
+        replica,
         resp,
         ring,
         segment,
@@ -38,9 +45,13 @@ __all__ = [
     "CHOICE",
     "NAMES",
     "digest",
+    "frames",
+    "hints",
     "keydir",
     "mapping",
     "merkle",
+    "packets",
+    "replica",
     "resp",
     "ring",
     "segment",

@@ -99,7 +99,8 @@ class Collector:
         for entry in page:
             left = self._left(entry, now_ms)
             if left == b"":
-                self._vnodes.engine.remove(entry.digest)
+                bucket = self._vnodes.buckets.get(entry.name[1 : 1 + entry.name[0]])
+                self._vnodes.remove(bucket, entry.digest, entry.value or b"")
                 self.collected += 1
             elif left is not None:
                 changed.append(self._record(entry, left, now_ms))
@@ -139,6 +140,7 @@ class Collector:
             name=entry.name,
             digest=entry.digest,
             stored=left,
+            base=entry.value or b"",
             readable=True,
             floor=bucket.floor,
             now_ms=now_ms,

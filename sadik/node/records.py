@@ -41,6 +41,7 @@ class Record:
     Attributes:
         bucket, key, name, digest: The address, its name and its digest (``kernels.digest``).
         stored: The encoded version set, changes of this round included; ``b""`` when nothing is known.
+        base: What the engine holds of it, as far as that could be read.
         changed: Whether ``stored`` is to be written.
         readable: False when the stored bytes could not be read: every view of the value raises
             ``CorruptRecord``.
@@ -50,6 +51,7 @@ class Record:
         "_now_ms",
         "_value",
         "_viewed",
+        "base",
         "bucket",
         "changed",
         "digest",
@@ -69,6 +71,7 @@ class Record:
         name: bytes,
         digest: bytes,
         stored: bytes,
+        base: bytes,
         readable: bool,
         floor: int,
         now_ms: int,
@@ -79,6 +82,7 @@ class Record:
         self.name = name
         self.digest = digest
         self.stored = stored
+        self.base = base
         self.readable = readable
         self.floor = floor
         self.mint = mint

@@ -7,8 +7,8 @@ It knows buckets, stamps and the actor; it knows nothing of clients, peers and q
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,35 +16,35 @@ from sadik.causality.clock import HybridClock
 from sadik.env.clock import Clock
 from sadik.env.entropy import Entropy, random_uint64
 from sadik.errors import LimitReached, StorageError
-from sadik.kernels import digest, resp, segment, versions
+from sadik.kernels import packets, replica, resp, segment, versions
 from sadik.kernels.buffers import Buffer
 from sadik.node.buckets import Bucket, BucketRegistry
+from sadik.node.items import Item, Named, encode_items
+from sadik.node.operations import Operations, Span
 from sadik.node.records import Record
 from sadik.node.stamps import StampBound
-from sadik.storage.engine import DIGEST_BYTES, ERROR, STORED, Engine
+from sadik.storage.engine import DIGEST_BYTES, ERROR, STORED, Engine, ReadBatch
 
 _PAGE_KEYS = 512
 _LAST_DIGEST = b"\xff" * DIGEST_BYTES
+_DEAD_FLAGS = bytes((0, segment.FLAG_DEAD)) + bytes(254)
 
-
-class Span(NamedTuple):
-    """Operations ``first`` <= i < ``stop`` of a batch that share a bucket."""
-
-    first: int
-    stop: int
-    bucket: Bucket
+NOT_STORED = 5
+"""Status of ``Merging``, beside those of ``replica``: the engine did not take it."""
 
 
 class Applied(NamedTuple):
-    """What became of a stretch of a batch.
+    """What became of a batch.
 
     Attributes:
-        taken: Operations done, counted from the stretch's first, at least one; fewer than asked when the
-            read limit was reached.
-        result: Statuses and values, indexed from the stretch's first.
-        writes: How many of them stored a new set.
+        taken: Operations done, counted from the first, at least one; fewer than asked when the read limit was
+            reached.
+        result: Statuses, values and new sets.
+        writes: How many operations stored a new set.
         ticket: The engine's ticket of those, 0 for none.
         error: Why none of the writes was stored, None when all were.
+        stored: What was read before.
+        previous: Links between operations on one address, int32 each.
     """
 
     taken: int
@@ -52,6 +52,32 @@ class Applied(NamedTuple):
     writes: int
     ticket: int
     error: StorageError | None
+    stored: ReadBatch
+    previous: bytearray
+
+
+class Merging(NamedTuple):
+    """What became of version sets that came from elsewhere.
+
+    Attributes:
+        status: uint8 each: ``replica.MERGED``, ``KNOWN``, or why not (``NOT_STORED`` with an error).
+        ticket: The engine's ticket of what was stored, 0 for nothing.
+        error: Why nothing was stored, None when all was.
+    """
+
+    status: bytearray
+    ticket: int
+    error: StorageError | None
+
+
+class Trees(Protocol):
+    """Who keeps Merkle trees of what is stored (``repair/trees.py``)."""
+
+    def update(self, n: int, count: int, digests: Buffer, before: Buffer, after: Buffer) -> None: ...
+
+    def rebuild(self) -> None:
+        """What the trees say is no longer what is stored."""
+        ...
 
 
 class Vnodes:
@@ -84,20 +110,26 @@ class Vnodes:
         self.clock = clock
         self.hybrid = hybrid
         self.ticket_last = 0
+        self.trees: Trees | None = None
+        self.read_bytes_max = read_bytes_max
         self._entropy = entropy
-        self._read_bytes_max = read_bytes_max
         self._losses_known = engine.losses
         self.actor = random_uint64(entropy)
-        self._digests = bytearray(DIGEST_BYTES * batch_capacity)
-        self._previous = bytearray(4 * batch_capacity)
+        self._capacity = 0
+        self._reserve(batch_capacity)
+
+    def _reserve(self, count: int) -> None:
+        """Room for what buckets say of each operation of a batch."""
+        self._capacity = count
         # The kernels take the bytes; the views on them are for filling.
-        self._floors_bytes = bytearray(8 * batch_capacity)
-        self._spaces_bytes = bytearray(4 * batch_capacity)
-        self._expires_bytes = bytearray(8 * batch_capacity)
+        self._floors_bytes = bytearray(8 * count)
+        self._spaces_bytes = bytearray(4 * count)
+        self._expires_bytes = bytearray(8 * count)
         self._floors = np.frombuffer(self._floors_bytes, dtype=np.uint64)
         self._spaces = np.frombuffer(self._spaces_bytes, dtype=np.uint32)
         self._expires = np.frombuffer(self._expires_bytes, dtype=np.int64)
-        self._alive = bytes(batch_capacity)
+        self._alive = bytes(count)
+        self._all_sets = bytes((resp.SET,)) * count
         self._filled_with: tuple[int, int] | None = None
         self._never_expire = False
 
@@ -113,7 +145,7 @@ class Vnodes:
         """The greatest stamp that the bucket holds, 0 for none. Cost: a walk through all keys."""
         greatest = 0
         after = b""
-        while page := self.engine.scan(after, _LAST_DIGEST, _PAGE_KEYS, self._read_bytes_max):
+        while page := self.engine.scan(after, _LAST_DIGEST, _PAGE_KEYS, self.read_bytes_max):
             after = page[-1].digest
             for entry in page:
                 if entry.space == bucket.space and entry.value is not None:
@@ -129,49 +161,23 @@ class Vnodes:
         if losses != self._losses_known:
             self._losses_known = losses
             self.actor = random_uint64(self._entropy)
+            if self.trees is not None:
+                self.trees.rebuild()
 
     # The data path: plain reads and replacements in arrays.
 
-    def prepare(self, batch: resp.Batch, spans: Sequence[Span]) -> None:
-        """Hash and link the operations of a whole batch, and lay out what their buckets say."""
-        count = batch.count
-        digest.digest_many(count, batch.data, batch.name_starts, batch.name_lengths, self._digests)
-        resp.chain(count, batch.kinds, self._digests, self._previous)
-        self._lay_out(batch, spans)
-
-    def apply(self, batch: resp.Batch, first: int, stop: int) -> Applied:
-        """Run operations ``first`` <= i < ``stop`` of a prepared batch in order: one engine read, one
-        engine write.
-        """
-        asked = stop - first
-        digests: Buffer = self._digests
-        previous: Buffer = self._previous
-        kinds: bytes | bytearray = batch.kinds
-        name_starts: Buffer = batch.name_starts
-        name_lengths: Buffer = batch.name_lengths
-        payload_starts: Buffer = batch.payload_starts
-        payload_lengths: Buffer = batch.payload_lengths
-        expires: Buffer = self._expires_bytes
-        floors: Buffer = self._floors_bytes
-        spaces: Buffer = self._spaces_bytes
-        if first:
-            digests = memoryview(self._digests)[first * DIGEST_BYTES :]
-            # What an earlier stretch wrote is read back from the engine: links across the cut are dropped.
-            linked = np.frombuffer(self._previous, dtype=np.int32)[first:stop] - first
-            previous = np.maximum(linked, -1).tobytes()
-            kinds = batch.kinds[first:stop]
-            name_starts = memoryview(batch.name_starts)[8 * first :]
-            name_lengths = memoryview(batch.name_lengths)[8 * first :]
-            payload_starts = memoryview(batch.payload_starts)[8 * first :]
-            payload_lengths = memoryview(batch.payload_lengths)[8 * first :]
-            expires = memoryview(self._expires_bytes)[8 * first :]
-            floors = memoryview(self._floors_bytes)[8 * first :]
-            spaces = memoryview(self._spaces_bytes)[4 * first :]
-        asked = self._limit_repeats(batch, first, asked)
-        stored = self.engine.read_batch(asked, digests, self._read_bytes_max)
+    def apply(self, operations: Operations) -> Applied:
+        """Run a batch in order: one engine read, one engine write."""
+        count = operations.count
+        digests = operations.digests
+        kinds = operations.kinds
+        previous = bytearray(4 * count)
+        resp.chain(count, kinds, digests, previous)
+        self.lay_out(operations)
+        asked = self._limit_repeats(operations, previous)
+        stored = self.engine.read_batch(asked, digests, self.read_bytes_max)
         self._redraw_actor_after_loss()
         count = stored.taken
-        now_ms = self.clock.wall_ms()
         result = versions.apply_batch(
             count,
             kinds,
@@ -179,18 +185,18 @@ class Vnodes:
             stored.status,
             stored.data,
             stored.offsets,
-            batch.data,
-            payload_starts,
-            payload_lengths,
-            expires,
-            floors,
+            operations.data,
+            operations.payload_starts,
+            operations.payload_lengths,
+            self._expires_bytes,
+            self._floors_bytes,
             self.actor,
             self.hybrid.reserve(count),
             self.hybrid.limit(),
-            now_ms,
+            self.clock.wall_ms(),
         )
         if not result.stamp_last:
-            return Applied(count, result, 0, 0, None)
+            return Applied(count, result, 0, 0, None, stored, previous)
         self.hybrid.advance(result.stamp_last)
         writes = kinds.count(resp.SET, 0, count)
         try:
@@ -198,64 +204,96 @@ class Vnodes:
             ticket = self.engine.write_batch(
                 count,
                 digests,
-                batch.data,
-                name_starts,
-                name_lengths,
+                operations.data,
+                operations.name_starts,
+                operations.name_lengths,
                 result.sets,
                 result.set_offsets,
-                spaces,
+                self._spaces_bytes,
                 self._alive,
             )
         except StorageError as error:
-            return Applied(count, result, writes, 0, error)
+            return Applied(count, result, writes, 0, error, stored, previous)
         self.ticket_last = ticket
-        return Applied(count, result, writes, ticket, None)
+        return Applied(count, result, writes, ticket, None, stored, previous)
 
-    def _limit_repeats(self, batch: resp.Batch, first: int, asked: int) -> int:
+    def fingerprints(self, operations: Operations, applied: Applied) -> replica.Fingerprints:
+        """Fingerprints around each operation that was done; the trees learn of them."""
+        result = applied.result
+        prints = replica.fingerprints(
+            applied.taken,
+            operations.digests,
+            applied.previous,
+            applied.stored.status,
+            applied.stored.data,
+            applied.stored.offsets,
+            result.sets,
+            result.set_offsets,
+        )
+        if self.trees is not None and applied.ticket:
+            self._update_trees(
+                operations.spans, applied.taken, operations.digests, prints.before, prints.after
+            )
+        return prints
+
+    def _update_trees(
+        self, spans: Sequence[Span], count: int, digests: Buffer, before: Buffer, after: Buffer
+    ) -> None:
+        trees = self.trees
+        assert trees is not None, "asked only with trees"
+        if len(spans) == 1:
+            trees.update(spans[0].bucket.properties.n, count, digests, before, after)
+            return
+        keys, old, new = memoryview(digests), memoryview(before), memoryview(after)
+        for first, stop, bucket in spans:
+            part = min(stop, count) - first
+            if part > 0:
+                trees.update(
+                    bucket.properties.n,
+                    part,
+                    keys[DIGEST_BYTES * first :],
+                    old[8 * first :],
+                    new[8 * first :],
+                )
+
+    def _limit_repeats(self, operations: Operations, previous: bytearray) -> int:
         """How many of the operations may run together so that their replies stay within the read limit.
 
         The engine counts what it reads; reads of what the same batch writes are not among that. One SET of
         a megabyte and a thousand GETs of it fit into a megabyte of input, and their replies into a gigabyte.
         """
-        if asked * batch.used <= self._read_bytes_max:
-            return asked
-        lengths = np.frombuffer(batch.payload_lengths, dtype=np.int64)[: first + asked]
-        if asked * int(lengths.max()) <= self._read_bytes_max:
-            return asked
-        links = np.frombuffer(self._previous, dtype=np.int32)[first : first + asked]
-        kinds = np.frombuffer(batch.kinds, dtype=np.uint8)[first : first + asked]
-        repeated = np.where((links >= first) & (kinds == resp.GET), lengths[links], 0)
-        within = int(np.searchsorted(repeated.cumsum(), self._read_bytes_max, side="right"))
+        count = operations.count
+        if count * operations.used <= self.read_bytes_max:
+            return count
+        lengths = np.frombuffer(operations.payload_lengths, dtype=np.int64, count=count)
+        if count * int(lengths.max()) <= self.read_bytes_max:
+            return count
+        links = np.frombuffer(previous, dtype=np.int32)
+        kinds = np.frombuffer(operations.kinds, dtype=np.uint8, count=count)
+        repeated = np.where((links >= 0) & (kinds == resp.GET), lengths[links], 0)
+        within = int(np.searchsorted(repeated.cumsum(), self.read_bytes_max, side="right"))
         return max(within, 1)
 
-    def follows(self, index: int) -> int:
-        """The latest SET before operation ``index`` of the prepared batch on the same address, or -1."""
-        return int.from_bytes(self._previous[4 * index : 4 * index + 4], "little", signed=True)
+    def lay_out(self, operations: Operations) -> tuple[bytearray, bytearray]:
+        """Expiry (int64) and floor (uint64) of each operation; valid until the next batch."""
+        if operations.count > self._capacity:
+            self._reserve(operations.count)
+        self._lay_out(operations)
+        return self._expires_bytes, self._floors_bytes
 
-    def _lay_out(self, batch: resp.Batch, spans: Sequence[Span]) -> None:
-        count = batch.count
-        bucket = spans[0].bucket
-        if len(spans) == 1:
-            # Filled whole, so that most batches find it done.
-            if self._filled_with != (bucket.space, bucket.floor):
-                self._floors.fill(bucket.floor)
-                self._spaces.fill(bucket.space)
-                self._filled_with = (bucket.space, bucket.floor)
-        else:
-            for span in spans:
-                self._floors[span.first : span.stop] = span.bucket.floor
-                self._spaces[span.first : span.stop] = span.bucket.space
-            self._filled_with = None
+    def _lay_out(self, operations: Operations) -> None:
+        count, spans = operations.count, operations.spans
+        self._lay_out_buckets(spans)
         # A TTL of -1 is eight bytes of 255, and nothing else is: counting them costs less than any
         # arithmetic.
-        plain = batch.ttl_ms.count(255, 0, 8 * count) == 8 * count
+        plain = operations.ttl_ms.count(255, 0, 8 * count) == 8 * count
         if plain and all(span.bucket.properties.ttl_ms is None for span in spans):
             if not self._never_expire:
                 self._expires.fill(-1)
                 self._never_expire = True
             return
         self._never_expire = False
-        times = np.frombuffer(batch.ttl_ms, dtype=np.int64)[:count].copy()
+        times = np.frombuffer(operations.ttl_ms, dtype=np.int64)[:count].copy()
         for span in spans:
             if span.bucket.properties.ttl_ms is not None:
                 part = times[span.first : span.stop]
@@ -264,59 +302,233 @@ class Vnodes:
         np.add(times, self.clock.wall_ms(), out=expires)
         expires[times < 0] = -1
 
+    def _lay_out_buckets(self, spans: Sequence[Span]) -> None:
+        if len(spans) == 1:
+            # Filled whole, so that most batches find it done.
+            bucket = spans[0].bucket
+            if self._filled_with != (bucket.space, bucket.floor):
+                self._floors.fill(bucket.floor)
+                self._spaces.fill(bucket.space)
+                self._filled_with = (bucket.space, bucket.floor)
+            return
+        for span in spans:
+            self._floors[span.first : span.stop] = span.bucket.floor
+            self._spaces[span.first : span.stop] = span.bucket.space
+        self._filled_with = None
+
+    # Version sets from other nodes, and for them.
+
+    def merge(self, sets: packets.Sets) -> Merging:
+        """Merge sets that came from elsewhere into what is stored: one engine read, one engine write.
+
+        Raises:
+            StorageError: A bucket that is new here cannot be recorded; nothing was stored.
+        """
+        count = sets.total
+        if count > self._capacity:
+            self._reserve(count)
+        spans = [Span(first, stop, self.buckets.for_merge(name)) for name, first, stop in sets.spans]
+        previous = bytearray(4 * count)
+        resp.chain(count, self._all_sets, sets.digests, previous)
+        status = bytearray()
+        ticket, done = 0, 0
+        while done < count:
+            # What is stored may be much more than what comes: it is read within a limit, and merged in parts.
+            part = self._merge_some(sets, spans, previous, done)
+            if part.error is not None:
+                return Merging(status + bytes((NOT_STORED,)) * (count - done), ticket, part.error)
+            status += part.status
+            ticket = max(ticket, part.ticket)
+            done += len(part.status)
+        return Merging(status, ticket, None)
+
+    def _merge_some(self, sets: packets.Sets, spans: list[Span], previous: bytearray, first: int) -> Merging:
+        count = sets.total - first
+        digests: Buffer = sets.digests
+        links: Buffer = previous
+        name_starts: Buffer = sets.name_starts
+        name_lengths: Buffer = sets.name_lengths
+        starts: Buffer = sets.set_starts
+        lengths: Buffer = sets.set_lengths
+        if first:
+            digests = memoryview(sets.digests)[DIGEST_BYTES * first :]
+            # What the part before has stored is read back from the engine: links across the cut are dropped.
+            links = np.maximum(np.frombuffer(previous, np.int32)[first:] - first, -1).tobytes()
+            name_starts = memoryview(name_starts)[8 * first :]
+            name_lengths = memoryview(name_lengths)[8 * first :]
+            starts, lengths = memoryview(starts)[8 * first :], memoryview(lengths)[8 * first :]
+            spans = [
+                Span(max(span.first - first, 0), span.stop - first, span.bucket)
+                for span in spans
+                if span.stop > first
+            ]
+        self._lay_out_buckets(spans)
+        stored = self.engine.read_batch(count, digests, self.read_bytes_max)
+        self._redraw_actor_after_loss()
+        count = stored.taken
+        newest_only = self._alive
+        if any(span.bucket.properties.lww for span in spans):
+            newest_only = b"".join(
+                bytes((span.bucket.properties.lww,)) * (span.stop - span.first) for span in spans
+            )
+        merged = replica.merge_batch(
+            count,
+            digests,
+            links,
+            stored.status,
+            stored.data,
+            stored.offsets,
+            sets.data,
+            starts,
+            lengths,
+            newest_only,
+            self.hybrid.limit(),
+        )
+        if not merged.sets:
+            return Merging(merged.status, 0, None)
+        # Never mint below what was taken in: a write that follows a read must win by (stamp, actor) too.
+        self.hybrid.advance(merged.stamp_last)
+        try:
+            self.bound.cover(merged.stamp_last)
+            ticket = self.engine.write_batch(
+                count,
+                digests,
+                sets.data,
+                name_starts,
+                name_lengths,
+                merged.sets,
+                merged.set_offsets,
+                self._spaces_bytes,
+                merged.dead.translate(_DEAD_FLAGS) if 1 in merged.dead else self._alive,
+            )
+        except StorageError as error:
+            return Merging(bytearray(), 0, error)
+        self.ticket_last = ticket
+        if self.trees is not None:
+            self._update_trees(spans, count, digests, merged.before, merged.after)
+            if merged.unreadable:
+                self.trees.rebuild()
+        return Merging(merged.status, ticket, None)
+
+    def merge_items(self, items: Sequence[Item]) -> Merging:
+        """The same for (digest, name, set) of each; an empty set is refused as INVALID.
+
+        Raises:
+            StorageError: As ``merge``.
+        """
+        return self.merge(packets.decode_sets([encode_items(items, 0)]))
+
+    def compare(self, count: int, digests: Buffer, prints: Buffer) -> replica.Compared:
+        """Our answer to a coordinator's read: "same", or our own set.
+
+        UNREADABLE stands for those beyond the read limit, too: they are asked for again, one by one.
+        """
+        stored = self.engine.read_batch(count, digests, self.read_bytes_max)
+        self._redraw_actor_after_loss()
+        found = replica.compare_batch(
+            stored.taken, digests, prints, stored.status, stored.data, stored.offsets
+        )
+        if stored.taken == count:
+            return found
+        left = count - stored.taken
+        return replica.Compared(
+            found.status + bytes((replica.UNREADABLE,)) * left,
+            found.sets,
+            found.set_offsets + bytes(found.set_offsets[-8:]) * left,
+        )
+
+    def sets(self, digests: Sequence[bytes], bytes_max: int | None = None) -> list[bytes | None]:
+        """The stored set of each digest: ``b""`` where nothing is stored, None where it cannot be read.
+
+        Args:
+            bytes_max: Fewer come back, but not none, where they would exceed it.
+        """
+        found: list[bytes | None] = []
+        while len(found) < len(digests):
+            rest = digests[len(found) :]
+            stored = self.engine.read_batch(
+                len(rest), b"".join(rest), self.read_bytes_max if bytes_max is None else bytes_max
+            )
+            offsets = memoryview(stored.offsets).cast("q")
+            for index in range(stored.taken):
+                if stored.status[index] == ERROR:
+                    found.append(None)
+                elif stored.status[index] == STORED:
+                    found.append(bytes(stored.data[offsets[index] : offsets[index + 1]]))
+                else:
+                    found.append(b"")
+            if bytes_max is not None:
+                break
+        self._redraw_actor_after_loss()
+        return found
+
     # Records, for everything that needs the old value.
 
-    def records(self, addresses: Iterable[tuple[Bucket, bytes]]) -> dict[tuple[bytes, bytes], Record]:
+    def records(
+        self, addresses: Iterable[tuple[Bucket, bytes]], others: Mapping[bytes, bytes] | None = None
+    ) -> dict[tuple[bytes, bytes], Record]:
         """Records by (bucket, key), read in one batch.
 
+        Args:
+            others: Sets by digest that other replicas gave; each record is the merge of both.
         Raises:
             InvalidRequest: A key that is not 1 to 65535 bytes.
             LimitReached: Their stored bytes together exceed the read limit. A repeated address counts as
                 often as it is there: one MGET can name the same megabyte a thousand times.
         """
-        found: dict[tuple[bytes, bytes], tuple[Bucket, bytes, bytes]] = {}
+        found: dict[tuple[bytes, bytes], Named] = {}
         repeats: list[tuple[bytes, bytes]] = []
         for bucket, key in addresses:
             address = (bucket.name, key)
             if address in found:
                 repeats.append(address)
             else:
-                name = digest.address_name(bucket.name, key)
-                found[address] = (bucket, name, digest.digest(name))
+                found[address] = Named.of(bucket, key)
         if not found:
             return {}
         stored = self.engine.read_batch(
-            len(found), b"".join(item[2] for item in found.values()), self._read_bytes_max
+            len(found), b"".join(named.digest for named in found.values()), self.read_bytes_max
         )
         self._redraw_actor_after_loss()
         if stored.taken < len(found):
             raise self._too_much()
         offsets = memoryview(stored.offsets).cast("q")
-        now_ms = self.clock.wall_ms()
         records: dict[tuple[bytes, bytes], Record] = {}
-        for index, (address, (bucket, name, hashed)) in enumerate(found.items()):
-            records[address] = Record(
-                bucket=address[0],
-                key=address[1],
-                name=name,
-                digest=hashed,
-                stored=bytes(stored.data[offsets[index] : offsets[index + 1]])
+        for index, (address, named) in enumerate(found.items()):
+            base = (
+                bytes(stored.data[offsets[index] : offsets[index + 1]])
                 if stored.status[index] == STORED
-                else b"",
-                readable=stored.status[index] != ERROR,
-                floor=bucket.floor,
-                now_ms=now_ms,
-                mint=self,
+                else b""
             )
+            other = others.get(named.digest, b"") if others else b""
+            # What other replicas know of a record that cannot be read here is what is known, if only nothing.
+            readable = stored.status[index] != ERROR or (others is not None and named.digest in others)
+            merged = versions.merge(base, other) if other else base
+            records[address] = self.record_of(named, merged, base=base, readable=readable)
         if repeats:
             bytes_asked = offsets[-1] + sum(len(records[address].stored) for address in repeats)
-            if bytes_asked > max(self._read_bytes_max, offsets[-1]):
+            if bytes_asked > max(self.read_bytes_max, offsets[-1]):
                 raise self._too_much()
         return records
 
+    def record_of(self, named: Named, stored: bytes, *, base: bytes, readable: bool = True) -> Record:
+        """A record of an address whose set is known; ``base`` is what the engine holds of it."""
+        return Record(
+            bucket=named.bucket.name,
+            key=named.key,
+            name=named.name,
+            digest=named.digest,
+            stored=stored,
+            base=base,
+            readable=readable,
+            floor=named.bucket.floor,
+            now_ms=self.clock.wall_ms(),
+            mint=self,
+        )
+
     def _too_much(self) -> LimitReached:
         return LimitReached(
-            f"the keys of this request hold more than {self._read_bytes_max} bytes; ask for fewer at once"
+            f"the keys of this request hold more than {self.read_bytes_max} bytes; ask for fewer at once"
         )
 
     def commit(self, records: Iterable[Record]) -> int:
@@ -328,10 +540,10 @@ class Vnodes:
         changed = [record for record in records if record.changed]
         if not changed:
             return 0
-        spaces = [self.buckets.for_write(record.bucket) for record in changed]
+        buckets = [self.buckets.for_write(record.bucket) for record in changed]
         starts, lengths, offsets = [0], [], [0]
         flags = bytearray()
-        for record, bucket in zip(changed, spaces, strict=True):
+        for record, bucket in zip(changed, buckets, strict=True):
             if bucket.properties.lww:
                 record.stored = versions.keep_newest(record.stored)
             lengths.append(len(record.name))
@@ -347,10 +559,26 @@ class Vnodes:
             array("q", lengths),
             b"".join(record.stored for record in changed),
             array("q", offsets),
-            array("I", [bucket.space for bucket in spaces]),
+            array("I", [bucket.space for bucket in buckets]),
             flags,
         )
-        for record in changed:
+        for record, bucket in zip(changed, buckets, strict=True):
+            self._note(bucket, record.digest, record.base, record.stored)
+            record.base = record.stored
             record.changed = False
         self.ticket_last = ticket
         return ticket
+
+    def remove(self, bucket: Bucket, digest: bytes, stored: bytes) -> None:
+        """Forget a key with nothing left.
+
+        Raises:
+            StorageError: It is still there.
+        """
+        self.engine.remove(digest)
+        self._note(bucket, digest, stored, b"")
+
+    def _note(self, bucket: Bucket, digest: bytes, before: bytes, after: bytes) -> None:
+        if self.trees is not None:
+            old, new = versions.fingerprint(digest, before), versions.fingerprint(digest, after)
+            self.trees.update(bucket.properties.n, 1, digest, array("Q", [old]), array("Q", [new]))

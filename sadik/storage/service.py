@@ -72,6 +72,27 @@ class SyncService:
         self._waiters.append((ticket, waiter))
         self._begin()
 
+    async def durable(self, ticket: int) -> None:
+        """Return once a write may be acknowledged.
+
+        Raises:
+            StorageFailed: It never will be durable.
+        """
+        if not self.pending(ticket):
+            return
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def waiter(error: StorageFailed | None) -> None:
+            if finished.done():
+                return
+            if error is None:
+                finished.set_result(None)
+            else:
+                finished.set_exception(error)
+
+        self.wait(ticket, waiter)
+        await finished
+
     async def stop(self) -> None:
         """Wait for the running sync; then make everything durable.
 

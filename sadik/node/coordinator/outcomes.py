@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
+from sadik.errors import SadikError
 from sadik.kernels import versions
+
+FAILED: Final = 5
+"""Status of an operation of a batch, beside those of ``versions.apply_batch``: ``Answers.errors`` says
+why."""
+
+
+class Answers(NamedTuple):
+    """Answers to plain operations, indexed as in their batch; valid while they are handed over.
+
+    Attributes:
+        kinds, status: uint8 each.
+        values: Payloads read: ``values[value_start[i]:][:value_length[i]]``, int64 each.
+        errors: Of operations with status FAILED.
+        refused: False where every operation handed over has status OK or NOTHING.
+    """
+
+    kinds: bytes | bytearray
+    status: bytearray
+    values: bytes | bytearray
+    value_start: bytearray
+    value_length: bytearray
+    errors: Mapping[int, SadikError]
+    refused: bool
 
 
 class ReadOutcome(NamedTuple):

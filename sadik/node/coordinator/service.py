@@ -1,69 +1,213 @@
-"""The coordinator: drives requests over a key's replicas, and is what the APIs call.
+"""The coordinator: drives requests over a key's replicas, and is what the APIs call (Dynamo 4.5, 5).
 
-Here the layout has one node, so every quorum is its own replica: effective N, R and W are 1, and an
-explicit larger value is
-refused. The shape is the one a cluster needs: reads give records, pure functions change them, commits store
-them, and an acknowledgement waits for what the durability mode promises.
+Plain reads and writes come as a turn's batch (``submit``), everything that needs the old value as records
+(``read_records``, ``commit``). Whatever is coordinated here is done by the own replica first, then sent to
+the others (``flight.py``); what is not goes to a primary in one hop. A one-node cluster takes the same ways
+without the sending.
+
+One view (layout, and who is up) is taken at the start of a batch and kept to its end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
 
-from sadik.causality.context import decode_context, encode_context
-from sadik.config import NodeConfig
-from sadik.env.clock import Clock
+import numpy as np
+
+from sadik.causality.context import decode_context, decode_hint, encode_context
+from sadik.comms.messages import REPLY, Kind, encode
 from sadik.env.entropy import Entropy
-from sadik.errors import InvalidRequest, LimitReached, StorageFailed, Unavailable
-from sadik.kernels import versions
-from sadik.node.birth import BirthRecord
-from sadik.node.buckets import Bucket, BucketProperties, BucketRegistry
-from sadik.node.collection import Collector
+from sadik.errors import InvalidRequest, LimitReached, SadikError, Unavailable
+from sadik.ids import NodeId
+from sadik.kernels import digest, resp, versions
+from sadik.members.view import NOBODY, View
+from sadik.node.buckets import Bucket, BucketProperties
+from sadik.node.coordinator.core import Core
 from sadik.node.coordinator.options import Options
-from sadik.node.coordinator.outcomes import Explanation, KeyPage, ReadOutcome, ReplicaView, WriteOutcome
+from sadik.node.coordinator.outcomes import Explanation, KeyPage, ReadOutcome, WriteOutcome
+from sadik.node.coordinator.plain import Done, PlainRequests
+from sadik.node.coordinator.requests import CallRequest, WriteReply, WriteRequest, decoded
+from sadik.node.coordinator.sweep import Sweeps
+from sadik.node.coordinator.updates import Address, RecordRequests
+from sadik.node.items import Named
+from sadik.node.operations import Span
 from sadik.node.records import Record
-from sadik.node.vnode import Vnodes
-from sadik.storage.service import SyncService
 
-CURSOR_LIMIT = 1 << 63
-_SCAN_PAGE = 512
-_SCAN_BYTES = 16 * 1024 * 1024
-_RANDOM_PROBES = 64
-_LAST = b"\xff" * 16
+_TICK_S = 0.05
+
+
+class About(Protocol):
+    """Who tells of the node and its cluster (``node/about.py``)."""
+
+    def status(self) -> dict[str, Any]: ...
+
+    def layout(self) -> dict[str, Any]: ...
+
+    def client_layout(self) -> dict[str, Any]: ...
+
+    def expiring(self, bucket: bytes) -> int: ...
+
+
+async def _no_server(bucket: bytes, protocol: int, arguments: list[bytes]) -> bytes:
+    raise Unavailable("this node does not serve commands yet; nothing was done")
 
 
 class Coordinator:
-    """Requests of clients on a one-node cluster.
+    """Requests of clients, and those that other nodes forward.
 
     Attributes:
-        vnodes: The local replica; the RESP server runs its batches there.
-        sync: Who says when a ticket may be acknowledged.
+        run_command: Set by the RESP server: runs one forwarded command and gives its encoded reply.
     """
 
-    def __init__(
-        self,
-        *,
-        birth: BirthRecord,
-        config: NodeConfig,
-        vnodes: Vnodes,
-        buckets: BucketRegistry,
-        sync: SyncService,
-        collector: Collector,
-        context_key: bytes,
-        clock: Clock,
-        entropy: Entropy,
-    ) -> None:
-        self.vnodes = vnodes
-        self.sync = sync
-        self._birth = birth
-        self._config = config
-        self._buckets = buckets
-        self._collector = collector
+    def __init__(self, core: Core, context_key: bytes, entropy: Entropy, about: About) -> None:
+        self._core = core
+        self._about = about
         self._context_key = context_key
-        self._clock = clock
-        self._entropy = entropy
-        self._ready = False
+        self._ticker: asyncio.TimerHandle | None = None
+        self._open = False
+        self.vnodes = core.vnodes
+        self.sync = core.sync
+        self.hints = core.hints
+        self.node_id = core.node
+        self._plain = PlainRequests(core)
+        self._records = RecordRequests(core)
+        self._sweeps = Sweeps(core, entropy)
+        self.run_command: Callable[[bytes, int, list[bytes]], Awaitable[bytes]] = _no_server
+        core.peers.on_batch(Kind.HINTED | REPLY, core.flights.on_sets)
+        core.peers.on_batch(Kind.READS | REPLY, core.flights.on_reads)
+        core.peers.serve(Kind.CALL, self._serve_call)
+        core.peers.serve(Kind.WRITE, self._serve_write)
+
+    @property
+    def view(self) -> View:
+        """The layout and who is up, as requests take it."""
+        return self._core.view
+
+    # Life.
+
+    def start(self) -> None:
+        """Accept requests, and give up in time what is not answered, on the running event loop."""
+        self._open = True
+        self._tick()
+
+    def stop(self) -> None:
+        self._open = False
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    def ready(self) -> bool:
+        """Whether default quorums can be met for every key."""
+        if not self._open:
+            return False
+        targets = self.view.targets(BucketProperties().n)
+        if not targets.n:
+            return False
+        live = (targets.reachable != NOBODY).sum(axis=1)
+        return int(np.min(live)) >= targets.n // 2 + 1
+
+    def status(self) -> dict[str, Any]:
+        """This node's state for people and programs."""
+        return {**self._about.status(), "ready": self.ready()}
+
+    def layout(self) -> dict[str, Any]:
+        """Who owns what."""
+        return self._about.layout()
+
+    def client_layout(self) -> dict[str, Any]:
+        """Who holds which partition, and where clients reach them."""
+        return self._about.client_layout()
+
+    def expiring(self, bucket: bytes) -> int:
+        """Keys of a bucket with a time to live, as last counted here."""
+        return self._about.expiring(bucket)
+
+    def on_view(self, view: View) -> None:
+        """The layout, or who is up, has changed."""
+        self._core.on_view(view)
+
+    def on_link_down(self, node: NodeId, reason: str) -> None:
+        """Whatever waits for that node's answer does not any more."""
+        self._core.flights.on_link_down(node, reason)
+        self._plain.on_link_down(node, reason)
+
+    def _tick(self) -> None:
+        self._ticker = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
+        now_ns = self._core.clock.monotonic_ns()
+        self._core.flights.on_tick(now_ns)
+        self._plain.on_tick(now_ns)
+
+    # Plain reads and writes, and records.
+
+    def submit(
+        self,
+        batch: resp.Batch,
+        stops: Sequence[int],
+        spans: Sequence[Span],
+        options: Options | None = None,
+        *,
+        done: Done,
+    ) -> int:
+        """Run a turn's plain operations: ``PlainRequests.submit``."""
+        return self._plain.submit(batch, stops, spans, done, options)
+
+    def read_records(
+        self,
+        addresses: Sequence[Address],
+        options: Options,
+        done: Callable[[dict[Address, Record] | SadikError], None],
+        *,
+        quorum: bool = True,
+    ) -> None:
+        """Read keys with R replies each: ``RecordRequests.read``."""
+        self._records.read(addresses, options, done, quorum=quorum)
+
+    def commit(
+        self, records: Iterable[Record], options: Options, done: Callable[[SadikError | None], None]
+    ) -> None:
+        """Store what changed at W replicas: ``RecordRequests.commit``."""
+        self._records.commit(records, options, done)
+
+    # Who coordinates.
+
+    def route(self, bucket: bytes, key: bytes) -> NodeId | None:
+        """The node that coordinates writes of a key; None: this one, also when nobody can be reached."""
+        view = self.view
+        if view.alone:
+            return None
+        found = self._core.buckets.get(bucket)
+        partition = view.partition_of(Named.of(found, key).digest)
+        number = int(view.targets(found.properties.n).coordinator[partition])
+        return None if number in (view.me, NOBODY) else view.nodes[number]
+
+    def _route_hinted(self, bucket: bytes, key: bytes, context: bytes | None) -> NodeId | None:
+        """The same, preferring the replica that answered the read fastest, as its context says (Dynamo 5)."""
+        view = self.view
+        hint = decode_hint(context) if context else None
+        if hint is not None and not view.alone:
+            found = self._core.buckets.get(bucket)
+            partition = view.partition_of(Named.of(found, key).digest)
+            for number in view.targets(found.properties.n).primaries[partition].tolist():
+                if view.up[number] and node_hint(view.nodes[number]) == hint:
+                    return None if number == view.me else view.nodes[number]
+        return self.route(bucket, key)
+
+    async def forward_command(
+        self, node: NodeId, bucket: bytes, protocol: int, arguments: Sequence[bytes], timeout_ms: int
+    ) -> bytes:
+        """Have another node run one command; its encoded reply.
+
+        Raises:
+            Unavailable: As ``Peers.call``: what may have been applied says so.
+        """
+        request = CallRequest(bucket, protocol, list(arguments), timeout_ms)
+        return await self._core.peers.call(node, Kind.CALL, encode(request), timeout_ms=timeout_ms)
+
+    async def _serve_call(self, peer: NodeId, payload: bytes) -> bytes:
+        request = decoded(payload, CallRequest)
+        return await self.run_command(request.bucket, request.protocol, request.arguments)
 
     # Single requests (HTTP).
 
@@ -71,12 +215,27 @@ class Coordinator:
         """Live siblings and context of a key.
 
         Raises:
-            CorruptRecord: The stored record cannot be read: not the same as not found.
+            CorruptRecord: No readable record where one should be: not the same as not found.
             InvalidRequest: A bad address, or a quorum beyond the effective N.
+            QuorumMissed: Fewer than R replicas answered.
         """
         self.check_options(bucket, options)
-        record = self.record(bucket, key)
+        record = (await self._read_record(bucket, key, options))[bucket, key]
         return ReadOutcome(record.siblings(), self.encode_context(record))
+
+    async def _read_record(self, bucket: bytes, key: bytes, options: Options) -> dict[Address, Record]:
+        found: asyncio.Future[dict[Address, Record]] = asyncio.get_running_loop().create_future()
+
+        def done(result: dict[Address, Record] | SadikError) -> None:
+            if found.done():
+                return
+            if isinstance(result, SadikError):
+                found.set_exception(result)
+            else:
+                found.set_result(result)
+
+        self.read_records([(bucket, key)], options, done)
+        return await found
 
     async def write(
         self,
@@ -93,85 +252,108 @@ class Coordinator:
         Raises:
             InvalidContext, LimitReached, ClockError, StorageError: As their names say; ``maybe_applied``
                 tells whether it may have happened.
-            Unavailable: The durability promised was not reached in time; the outcome is unknown.
+            Unavailable: Too few replicas have it, or not as durably as promised, in time.
         """
         self.check_options(bucket, options)
-        if len(payload) > self._config.limits.value_bytes_max:
-            raise LimitReached(
-                f"the value has {len(payload)} bytes; at most {self._config.limits.value_bytes_max} are taken"
-            )
-        record = self.record(bucket, key)
-        ttl_ms = options.ttl_ms if options.ttl_ms is not None else self.properties(bucket).ttl_ms
-        expires_at_ms = -1 if ttl_ms is None else self._clock.wall_ms() + ttl_ms
-        record.put(payload, expires_at_ms, metadata=metadata, covers=self._covers(context, record))
-        return await self._store(record, options, own=1)
+        limit = self._core.config.limits.value_bytes_max
+        if len(payload) > limit:
+            raise LimitReached(f"the value has {len(payload)} bytes; at most {limit} are taken")
+        return await self._write(bucket, key, payload, context, metadata, options)
 
     async def delete(
         self, bucket: bytes, key: bytes, *, context: bytes | None, options: Options
     ) -> WriteOutcome:
         """Record a delete of what ``context`` has seen. Raises as ``write``."""
         self.check_options(bucket, options)
-        record = self.record(bucket, key)
-        record.delete(covers=self._covers(context, record))
-        return await self._store(record, options, own=0)
+        return await self._write(bucket, key, None, context, b"", options)
 
-    async def _store(self, record: Record, options: Options, *, own: int) -> WriteOutcome:
+    async def _write(
+        self,
+        bucket: bytes,
+        key: bytes,
+        payload: bytes | None,
+        context: bytes | None,
+        metadata: bytes,
+        options: Options,
+    ) -> WriteOutcome:
+        node = self._route_hinted(bucket, key, context)
+        if node is None:
+            return WriteOutcome(await self._write_here(bucket, key, payload, context, metadata, options))
+        timeout_ms = self._core.timeout_ms(options)
+        request = WriteRequest(
+            bucket, key, payload, context, metadata, options.w, options.pw, timeout_ms, options.ttl_ms
+        )
+        reply = await self._core.peers.call(node, Kind.WRITE, encode(request), timeout_ms=timeout_ms)
+        return WriteOutcome(decoded(reply, WriteReply).context)
+
+    async def _serve_write(self, peer: NodeId, payload: bytes) -> bytes:
+        request = decoded(payload, WriteRequest)
+        options = Options(w=request.w, pw=request.pw, timeout_ms=request.timeout_ms, ttl_ms=request.ttl_ms)
+        context = await self._write_here(
+            request.bucket, request.key, request.payload, request.context, request.metadata, options
+        )
+        return encode(WriteReply(context))
+
+    async def _write_here(
+        self,
+        bucket: bytes,
+        key: bytes,
+        payload: bytes | None,
+        context: bytes | None,
+        metadata: bytes,
+        options: Options,
+    ) -> bytes | None:
+        """The new context; None where siblings remain that the client has not seen."""
+        record = self._core.record(bucket, key)
+        covers = self.decode_context(context, record) if context else ()
+        if payload is None:
+            record.delete(covers=covers)
+        else:
+            ttl_ms = options.ttl_ms if options.ttl_ms is not None else self.properties(bucket).ttl_ms
+            expires_at_ms = -1 if ttl_ms is None else self._core.clock.wall_ms() + ttl_ms
+            record.put(payload, expires_at_ms, metadata=metadata, covers=covers)
         self.check_limits(record)
-        ticket = self.vnodes.commit([record])
-        await self._durable(ticket, options)
-        # A context must not cover what its client never saw: with other living siblings there is none.
-        return WriteOutcome(None if len(record.siblings()) > own else self.encode_context(record))
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def _durable(self, ticket: int, options: Options) -> None:
-        if not self.sync.pending(ticket):
-            return
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def waiter(error: StorageFailed | None) -> None:
-            if done.done():
+        def done(error: SadikError | None) -> None:
+            if finished.done():
                 return
             if error is None:
-                done.set_result(None)
+                finished.set_result(None)
             else:
-                done.set_exception(error)
+                finished.set_exception(error)
 
-        self.sync.wait(ticket, waiter)
-        timeout_ms = (
-            options.timeout_ms if options.timeout_ms is not None else self._config.limits.request_timeout_ms
-        )
+        self.commit([record], options, done)
+        await self._within(finished, options)
+        own = 0 if payload is None else 1
+        return None if len(record.siblings()) > own else self.encode_context(record)
+
+    async def _within(self, finished: asyncio.Future[None], options: Options) -> None:
+        """Wait for a commit; the own disk of a one-node cluster has no other deadline."""
+        if finished.done():
+            return finished.result()
+        timeout_ms = self._core.timeout_ms(options)
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await done
+            async with asyncio.timeout(timeout_ms / 1000 + _TICK_S * 4):
+                await finished
         except TimeoutError as error:
             raise Unavailable(
-                f"not durable within {timeout_ms} ms; the outcome is unknown", maybe_applied=True
+                f"not durable within {timeout_ms} ms; may have been applied", maybe_applied=True
             ) from error
 
-    # Records and contexts (RESP commands and the requests above).
-
-    def record(self, bucket: bytes, key: bytes) -> Record:
-        """The record of one address."""
-        (record,) = self.records([(bucket, key)]).values()
-        return record
-
-    def records(self, addresses: Iterable[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], Record]:
-        """Records by (bucket, key), read in one batch."""
-        return self.vnodes.records((self._buckets.get(bucket), key) for bucket, key in addresses)
-
-    def commit(self, records: Iterable[Record]) -> int:
-        """Store what changed; returns the ticket to wait for."""
-        return self.vnodes.commit(records)
+    # Records and contexts.
 
     def check_limits(self, record: Record) -> None:
         """Raise ``LimitReached`` when a changed record has more bytes, or more siblings, than a client may
         leave.
         """
-        if len(record.stored) > self._config.limits.set_bytes_max:
+        if len(record.stored) > self._core.config.limits.set_bytes_max:
             raise LimitReached(
-                f"the values of this key would take more than {self._config.limits.set_bytes_max} bytes"
+                f"the values of this key would take more than {self._core.config.limits.set_bytes_max} bytes"
             )
         limit = min(
-            self._buckets.get(record.bucket).properties.siblings_max, self._config.limits.siblings_max
+            self._core.buckets.get(record.bucket).properties.siblings_max,
+            self._core.config.limits.siblings_max,
         )
         if limit < versions.SIBLINGS_MAX and len(versions.decode(record.stored)[1]) > limit:
             raise LimitReached(
@@ -181,206 +363,76 @@ class Coordinator:
     def encode_context(self, record: Record) -> bytes:
         """The opaque context of all that ``record`` knows, ``b""`` when that is nothing."""
         entries = record.context()
-        return encode_context(entries, record.digest, self._context_key) if entries else b""
+        if not entries:
+            return b""
+        hint = None if self.view.alone or self.view.me < 0 else node_hint(self.node_id)
+        return encode_context(entries, record.digest, self._context_key, hint=hint)
 
     def decode_context(self, context: bytes, record: Record) -> Sequence[tuple[int, int]]:
         """Entries of a context made for the same address. Raises InvalidContext."""
         return decode_context(context, record.digest, self._context_key)
 
-    def _covers(self, context: bytes | None, record: Record) -> Sequence[tuple[int, int]]:
-        return self.decode_context(context, record) if context else ()
+    # Whole buckets, and every replica of a key.
 
-    # Buckets.
+    async def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
+        """A page of existing keys: ``Sweeps.scan``."""
+        return await self._sweeps.scan(bucket, cursor, count)
+
+    async def count(self, bucket: bytes) -> int:
+        """Keys in a bucket, about: ``Sweeps.count``."""
+        return await self._sweeps.count(bucket)
+
+    async def random_key(self, bucket: bytes) -> bytes | None:
+        """Some existing key."""
+        return await self._sweeps.random_key(bucket)
+
+    async def flush(self, buckets: Sequence[bytes]) -> None:
+        """Hide everything that is in the buckets now, on every live node: ``Sweeps.flush``."""
+        await self._sweeps.flush(buckets)
+
+    async def explain(self, bucket: bytes, key: bytes) -> Explanation:
+        """Where a key lives and who has which version."""
+        return await self._sweeps.explain(bucket, key)
+
+    def keys_here(self, bucket: bytes) -> int:
+        """Keys of a bucket that this node stores."""
+        return self._sweeps.keys_here(bucket)
+
+    # Buckets and options.
 
     def bucket(self, name: bytes) -> Bucket:
         """The bucket as the data path uses it."""
-        return self._buckets.get(name)
+        return self._core.buckets.get(name)
 
     def bucket_for_write(self, name: bytes) -> Bucket:
         """The same, recorded in the log before its first data."""
-        return self._buckets.for_write(name)
+        return self._core.buckets.for_write(name)
 
     def buckets(self) -> list[bytes]:
         """Names of the buckets written to so far, sorted."""
-        return self._buckets.names()
+        return self._core.buckets.names()
 
     def properties(self, bucket: bytes) -> BucketProperties:
-        return self._buckets.get(bucket).properties
+        return self._core.buckets.get(bucket).properties
 
     async def set_properties(self, bucket: bytes, properties: BucketProperties) -> None:
-        """Replace a bucket's properties, durably as the mode promises."""
-        await self._durable(self._buckets.set_properties(bucket, properties), Options())
+        """Replace a bucket's properties, durably here as the mode promises; they spread by gossip."""
+        stamp = self.vnodes.stamp_above(0)
+        await self.sync.durable(self._core.buckets.set_properties(bucket, properties, stamp))
 
     def check_options(self, bucket: bytes, options: Options) -> None:
         """Raise ``InvalidRequest`` where a quorum asked for exceeds the effective N."""
+        effective = self.effective_n(bucket)
         for name in ("r", "w", "pr", "pw"):
             asked = getattr(options, name)
-            if asked is not None and asked > self.effective_n(bucket):
-                raise InvalidRequest(
-                    f"{name}={asked} is more than the {self.effective_n(bucket)} replica(s) of this bucket"
-                )
+            if asked is not None and asked > effective:
+                raise InvalidRequest(f"{name}={asked} is more than the {effective} replica(s) of this bucket")
 
     def effective_n(self, bucket: bytes) -> int:
         """Replicas a key of the bucket has: min(N, nodes in the layout)."""
-        return min(self.properties(bucket).n, 1)
+        return self.view.effective_n(self.properties(bucket).n)
 
-    def flush(self, bucket: bytes) -> None:
-        """Hide everything that is in the bucket now; durable like any write.
 
-        O(1), but for the first moments after a restart, when it walks through the keys.
-
-        Raises:
-            ClockError: The wall clock went back since an earlier run, so far that a stamp above all that is
-                stored cannot be minted.
-        """
-        # One of our own stamps: every later write is above it, every earlier one of this run below.
-        stamp = self.vnodes.stamp_above(0)
-        if stamp <= self.vnodes.bound.at_start:
-            # Right after a restart, or with a wall clock that went back: earlier runs may have minted above
-            # it. Looking is better than jumping ahead, which would drive the stamps away from the wall clock.
-            stamp = self.vnodes.stamp_above(self.vnodes.stamp_greatest(self._buckets.get(bucket)))
-        self.vnodes.ticket_last = self._buckets.truncate(bucket, stamp)
-
-    # Whole buckets.
-
-    def count(self, bucket: bytes) -> int:
-        """Keys in a bucket; expired ones that nobody replaced are counted."""
-        found = self._buckets.get(bucket)
-        return self.vnodes.engine.count(found.space) if found.stored else 0
-
-    def expiring(self, bucket: bytes) -> int:
-        """Keys of a bucket with a time to live, as the last round of collection found them."""
-        return self._collector.expiring.get(bucket, 0)
-
-    def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
-        """Existing keys after a cursor, in digest order, looking at about ``count`` stored keys of all
-        buckets.
-
-        The cursor is the top 63 bits of the next digest to look at: nothing is kept between calls, it
-        survives restarts.
-
-        Raises:
-            InvalidRequest: A cursor outside 0 .. 2**63 - 1, or ``count`` < 1.
-        """
-        if not 0 <= cursor < CURSOR_LIMIT:
-            raise InvalidRequest("invalid cursor")
-        if count < 1:
-            raise InvalidRequest("count must be at least 1")
-        found = self._buckets.get(bucket)
-        now_ms = self._clock.wall_ms()
-        after = ((cursor << 65) - 1).to_bytes(16, "big") if cursor else b""
-        keys: list[bytes] = []
-        looked = 0
-        prefix = -1
-        while True:
-            page = self.vnodes.engine.scan(
-                after, _LAST, min(_SCAN_PAGE, max(count - looked, 1)), _SCAN_BYTES
-            )
-            if not page:
-                return KeyPage(keys, 0)
-            for entry in page:
-                position = int.from_bytes(entry.digest[:8], "big") >> 1
-                if looked >= count and position != prefix:
-                    return KeyPage(keys, prefix + 1)
-                prefix = position
-                looked += 1
-                if (
-                    entry.value is not None
-                    and entry.space == found.space
-                    and versions.newest(entry.value, found.floor, now_ms) is not None
-                ):
-                    keys.append(entry.name[len(found.prefix) + 2 :])
-            after = page[-1].digest
-            if prefix + 1 == CURSOR_LIMIT and looked >= count:
-                return KeyPage(keys, 0)
-
-    def random_key(self, bucket: bytes) -> bytes | None:
-        """Some existing key: the first one after a random position."""
-        if self.count(bucket) == 0:
-            return None
-        start = int.from_bytes(self._entropy.random_bytes(8), "big") >> 1
-        page = KeyPage([], start)
-        for _ in range(_RANDOM_PROBES):
-            page = self.scan(bucket, page.cursor, 16)
-            if page.keys:
-                return page.keys[0]
-        # A sparse bucket among many others: walk it all before saying there is none.
-        cursor = 0
-        while True:
-            page = self.scan(bucket, cursor, _SCAN_PAGE)
-            if page.keys:
-                return page.keys[0]
-            if not (cursor := page.cursor):
-                return None
-
-    # What people look at.
-
-    def explain(self, bucket: bytes, key: bytes) -> Explanation:
-        """Where a key lives and who has which version."""
-        record = self.record(bucket, key)
-        token = int.from_bytes(record.digest[:8], "big")
-        effective = self.effective_n(bucket)
-        properties = self.properties(bucket)
-        state = "error" if not record.readable else "stored" if record.stored else "absent"
-        readable = record.readable and bool(record.stored)
-        replica = ReplicaView(
-            node=self._birth.node_id,
-            role="primary",
-            up=True,
-            state=state,
-            entries=record.context() if readable else [],
-            siblings=len(record.siblings()) if readable else 0,
-            bytes=len(record.stored),
-        )
-        return Explanation(
-            bucket=bucket,
-            key=key,
-            digest=record.digest.hex(),
-            token=token,
-            partition=token * self._birth.partitions >> 64,
-            n=effective,
-            r=min(properties.r or effective // 2 + 1, effective),
-            w=min(properties.w or effective // 2 + 1, effective),
-            replicas=[replica],
-        )
-
-    def status(self) -> dict[str, object]:
-        """One node's state for people and programs."""
-        statistics = self.vnodes.engine.statistics()
-        return {
-            "node": self._birth.node_id,
-            "cluster": self._birth.cluster,
-            "cluster_id": self._birth.cluster_id,
-            "actor": f"{self.vnodes.actor:016x}",
-            "ready": self.ready(),
-            "zone": self._config.zone,
-            "host": self._config.host_label or self._birth.node_id,
-            "peer": str(self._config.advertise or self._config.peer),
-            "partitions": self._birth.partitions,
-            "hash": self._birth.hash,
-            "engine": statistics.engine,
-            "sync": self._config.storage.sync,
-            "writable": statistics.writable,
-            "keys": statistics.keys,
-            "stored_bytes": statistics.stored_bytes,
-            "live_bytes": statistics.live_bytes,
-            "index_bytes": statistics.index_bytes,
-            "segments": statistics.segments,
-            "corrupt_records": statistics.corrupt_records,
-            "quarantined_segments": statistics.quarantined_segments,
-            "buckets": len(self.buckets()),
-        }
-
-    def layout(self) -> dict[str, object]:
-        """Who owns what: one node, every partition."""
-        return {
-            "version": 1,
-            "partitions": self._birth.partitions,
-            "nodes": [{"node": self._birth.node_id, "partitions": self._birth.partitions}],
-        }
-
-    def ready(self) -> bool:
-        return self._ready
-
-    def set_ready(self, ready: bool) -> None:
-        self._ready = ready
+def node_hint(node: NodeId) -> int:
+    """The number by which a context names a node."""
+    return int.from_bytes(digest.digest(node.encode())[:8], "big")

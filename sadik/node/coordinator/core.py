@@ -1,0 +1,362 @@
+"""What every kind of request shares: the view it takes, what it needs, who is asked, and the own replica's
+part.
+
+Where none of a key's primaries can be reached, the own replica is the store of hints (``apply_as_fallback``,
+``keep_records``): what is written there waits for its owners.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sadik.comms.service import Peers
+from sadik.config import NodeConfig
+from sadik.env.clock import Clock
+from sadik.env.entropy import Entropy, random_uint64
+from sadik.errors import LimitReached, Overloaded, QuorumMissed, SadikError, StorageError
+from sadik.ids import NodeId
+from sadik.kernels import replica, resp, versions
+from sadik.members.view import NOBODY, View
+from sadik.node.buckets import Bucket, BucketRegistry
+from sadik.node.coordinator.flight import Flight, Flights, Local
+from sadik.node.coordinator.instruments import CoordinatorInstruments
+from sadik.node.coordinator.options import Options
+from sadik.node.coordinator.outcomes import FAILED
+from sadik.node.coordinator.quorum import Needs, needs_of
+from sadik.node.operations import DIGEST_BYTES, Operations
+from sadik.node.records import Record
+from sadik.node.repair.hints import HintStore
+from sadik.node.vnode import Applied, Vnodes
+from sadik.storage.engine import ABSENT, STORED, ReadBatch
+from sadik.storage.service import SyncService
+
+
+class Targets(NamedTuple):
+    """Who has to do with each operation of a batch, as node numbers of the view.
+
+    Attributes:
+        primaries: uint16, shape (count, n).
+        reachable: The same with stand-ins for those that are down, NOBODY where there is none.
+        coordinators: uint16, shape (count,).
+    """
+
+    primaries: npt.NDArray[np.uint16]
+    reachable: npt.NDArray[np.uint16]
+    coordinators: npt.NDArray[np.uint16]
+
+    def of(self, chosen: npt.NDArray[np.intp]) -> Targets:
+        """Those of some of the operations."""
+        return Targets(self.primaries[chosen], self.reachable[chosen], self.coordinators[chosen])
+
+
+class Core:
+    """Attributes:
+    view: The layout and who is up.
+    others, down: The other nodes of the layout, by whether they are up.
+    fallback_actor: Mints where this node coordinates as none of the primaries.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        config: NodeConfig,
+        vnodes: Vnodes,
+        buckets: BucketRegistry,
+        sync: SyncService,
+        peers: Peers,
+        view: View,
+        hints: HintStore,
+        hint_sync: SyncService,
+        clock: Clock,
+        entropy: Entropy,
+        instruments: CoordinatorInstruments,
+    ) -> None:
+        self.node = node
+        self.vnodes = vnodes
+        self.buckets = buckets
+        self.sync = sync
+        self.peers = peers
+        self.hints = hints
+        self.hint_sync = hint_sync
+        self.clock = clock
+        self.instruments = instruments
+        self.config = config
+        self._entropy = entropy
+        self.fallback_actor = random_uint64(entropy)
+        hints.whole_taken_away = self._redraw_fallback_actor
+        self.flights = Flights(
+            links=peers,
+            hints=hints,
+            vnodes=vnodes,
+            wait_for_disk=sync.wait,
+            wait_for_hints=hint_sync.wait,
+            clock=clock,
+            instruments=instruments,
+        )
+        self.on_view(view)
+
+    def on_view(self, view: View) -> None:
+        """The layout, or who is up, has changed."""
+        self.view = view
+        others = [(node, up) for node, up in zip(view.nodes, view.up, strict=True) if node != self.node]
+        self.others = [node for node, up in others if up]
+        self.down = [node for node, up in others if not up]
+
+    def _redraw_fallback_actor(self) -> None:
+        # It may have minted in what is gone now (DESIGN 3).
+        self.fallback_actor = random_uint64(self._entropy)
+
+    def needs(self, bucket: Bucket, options: Options | None) -> Needs:
+        return needs_of(bucket.properties, options, self.view.effective_n(bucket.properties.n))
+
+    def deadline(self, options: Options | None) -> int:
+        return self.clock.monotonic_ns() + self.timeout_ms(options) * 1_000_000
+
+    def timeout_ms(self, options: Options | None) -> int:
+        asked = None if options is None else options.timeout_ms
+        return self.config.limits.request_timeout_ms if asked is None else asked
+
+    def targets(self, operations: Operations) -> Targets:
+        """Primaries and who is asked in their place (count, n), and the coordinator, of each operation."""
+        view, count = self.view, operations.count
+        partitions = view.partitions_of(count, operations.digests)
+        tables = [view.targets(span.bucket.properties.n) for span in operations.spans]
+        if len(tables) == 1:
+            one = tables[0]
+            return Targets(one.primaries[partitions], one.reachable[partitions], one.coordinator[partitions])
+        width = max(table.n for table in tables)
+        primaries = np.full((count, width), NOBODY, np.uint16)
+        reachable = np.full((count, width), NOBODY, np.uint16)
+        coordinators = np.full(count, NOBODY, np.uint16)
+        for span, table in zip(operations.spans, tables, strict=True):
+            rows = partitions[span.first : span.stop]
+            primaries[span.first : span.stop, : table.n] = table.primaries[rows]
+            reachable[span.first : span.stop, : table.n] = table.reachable[rows]
+            coordinators[span.first : span.stop] = table.coordinator[rows]
+        return Targets(primaries, reachable, coordinators)
+
+    def refusal(self, targets: Targets, need: npt.NDArray[np.int16], index: int) -> QuorumMissed:
+        """Why operation ``index`` cannot be done now."""
+        view = self.view
+        row, stand_ins = targets.primaries[index].tolist(), targets.reachable[index].tolist()
+        live = sum(number != NOBODY for number in stand_ins)
+        reasons = tuple(
+            (str(view.nodes[number]), "down")
+            for number, stand_in in zip(row, stand_ins, strict=True)
+            if number not in (NOBODY, stand_in)
+        )
+        why = "; hints are full" if live >= need[index] and self.hints.full else ""
+        return QuorumMissed(
+            f"{live} of {int(need[index])} replicas can be reached{why}; nothing was done",
+            required=int(need[index]),
+            received=0,
+            reasons=reasons,
+        )
+
+    def record(self, bucket: bytes, key: bytes) -> Record:
+        """What this node holds of one address."""
+        (record,) = self.vnodes.records([(self.buckets.get(bucket), key)]).values()
+        return record
+
+    def overloaded(self) -> Overloaded | None:
+        """The refusal of new requests while too many wait for other nodes."""
+        if self.flights.bytes_held <= self.config.peers.in_flight_bytes_max:
+            return None
+        return Overloaded("too many requests wait for other nodes; try again later")
+
+    def local(self, operations: Operations, applied: Applied) -> tuple[Local, dict[int, SadikError]]:
+        """What our replica did, as a flight wants it."""
+        result = applied.result
+        errors = mark_refused(operations, applied) if is_refused(applied) else {}
+        prints = self.vnodes.fingerprints(operations, applied)
+        sets, offsets = result.sets, result.set_offsets
+        if applied.error is not None:
+            sets, offsets = bytearray(), bytearray(8 * (applied.taken + 1))
+        return (
+            Local(
+                result.status,
+                result.values,
+                result.value_start,
+                result.value_length,
+                applied.stored,
+                applied.previous,
+                sets,
+                offsets,
+                prints.after,
+                applied.ticket if applied.ticket and self.sync.pending(applied.ticket) else 0,
+            ),
+            errors,
+        )
+
+    def patched(self, flight: Flight) -> bytes | bytearray:
+        """Values, with those of reads that other replicas changed in the place of our own."""
+        local = flight.local
+        if not flight.merged:
+            return local.values
+        values = bytearray(local.values)
+        now_ms = self.clock.wall_ms()
+        for index, merged in flight.merged.items():
+            if local.status[index] > versions.NOTHING:
+                continue
+            bucket = next(span.bucket for span in flight.bucket_spans if index < span.stop)
+            value = versions.newest(merged, bucket.floor, now_ms)
+            local.status[index] = versions.NOTHING if value is None else versions.OK
+            if value is not None:
+                at = slice(8 * index, 8 * index + 8)
+                local.value_start[at] = len(values).to_bytes(8, "little")
+                local.value_length[at] = len(value.payload).to_bytes(8, "little")
+                values += value.payload
+        return values
+
+    def apply_as_fallback(
+        self, operations: Operations, targets: Targets
+    ) -> tuple[Local, dict[int, SadikError]]:
+        """The same on what this node keeps for others: none of the primaries can be reached.
+
+        What is written are hints, minted under an actor of its own.
+        """
+        count = operations.count
+        digests = [operations.digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)] for i in range(count)]
+        previous = bytearray(4 * count)
+        resp.chain(count, operations.kinds, operations.digests, previous)
+        held = self.hints.sets_for([bytes(one) for one in digests])
+        offsets = np.concatenate(([0], np.cumsum([len(one) for one in held], dtype=np.int64))).tobytes()
+        stored = ReadBatch(
+            count,
+            bytearray(STORED if one else ABSENT for one in held),
+            b"".join(held),
+            bytearray(offsets),
+        )
+        expires, floors = self.vnodes.lay_out(operations)
+        result = versions.apply_batch(
+            count,
+            operations.kinds,
+            previous,
+            stored.status,
+            stored.data,
+            stored.offsets,
+            operations.data,
+            operations.payload_starts,
+            operations.payload_lengths,
+            expires,
+            floors,
+            self.fallback_actor,
+            self.vnodes.hybrid.reserve(count),
+            self.vnodes.hybrid.limit(),
+            self.clock.wall_ms(),
+        )
+        applied = Applied(count, result, 0, 0, None, stored, previous)
+        ticket = 0
+        if result.stamp_last:
+            self.vnodes.hybrid.advance(result.stamp_last)
+            try:
+                ticket = self._keep_as_hints(operations, result, targets)
+            except (StorageError, LimitReached) as error:
+                failed = error if isinstance(error, StorageError) else StorageError(str(error))
+                applied = applied._replace(error=failed)
+        errors = mark_refused(operations, applied) if is_refused(applied) else {}
+        prints = replica.fingerprints(
+            count,
+            operations.digests,
+            previous,
+            stored.status,
+            stored.data,
+            stored.offsets,
+            result.sets,
+            result.set_offsets,
+        )
+        failed_all = applied.error is not None
+        local = Local(
+            result.status,
+            result.values,
+            result.value_start,
+            result.value_length,
+            stored,
+            previous,
+            bytearray() if failed_all else result.sets,
+            bytearray(8 * (count + 1)) if failed_all else result.set_offsets,
+            prints.after,
+            ticket if ticket and self.hint_sync.pending(ticket) else 0,
+        )
+        return local, errors
+
+    def _keep_as_hints(
+        self,
+        operations: Operations,
+        result: versions.Applied,
+        targets: Targets,
+    ) -> int:
+        primaries, reachable, _ = targets
+        offsets = memoryview(result.set_offsets).cast("q")
+        starts = memoryview(operations.name_starts).cast("B").cast("q")
+        lengths = memoryview(operations.name_lengths).cast("B").cast("q")
+        data = memoryview(operations.data)
+        ticket = 0
+        for row in range(operations.count):
+            if offsets[row + 1] == offsets[row]:
+                continue
+            item = (
+                bytes(operations.digests[DIGEST_BYTES * row : DIGEST_BYTES * (row + 1)]),
+                bytes(data[starts[row] : starts[row] + lengths[row]]),
+                bytes(result.sets[offsets[row] : offsets[row + 1]]),
+            )
+            mine = [
+                int(owner)
+                for owner, stand_in in zip(primaries[row], reachable[row], strict=True)
+                if stand_in == self.view.me
+            ]
+            for owner in mine or [int(primaries[row][0])]:
+                ticket = max(ticket, self.hints.add_sets(self.view.nodes[owner], [item]))
+        return ticket
+
+    def keep_records(self, records: list[Record], targets: Targets) -> int:
+        """Records written here in the place of their primaries, as hints."""
+        ticket = 0
+        for record, row, stand_ins in zip(records, targets.primaries, targets.reachable, strict=True):
+            mine = [
+                int(owner) for owner, stand_in in zip(row, stand_ins, strict=True) if stand_in == self.view.me
+            ]
+            for owner in mine or [int(row[0])]:
+                ticket = max(
+                    ticket,
+                    self.hints.add_sets(
+                        self.view.nodes[owner], [(record.digest, record.name, record.stored)]
+                    ),
+                )
+            record.changed = False
+        return ticket
+
+
+def is_refused(applied: Applied) -> bool:
+    return applied.error is not None or max(applied.result.status) > versions.NOTHING
+
+
+def mark_refused(operations: Operations, applied: Applied) -> dict[int, SadikError]:
+    """Writes that were not stored fail; reads that saw them look again."""
+    status = applied.result.status
+    links = memoryview(applied.previous).cast("i")
+    errors: dict[int, SadikError] = {}
+    for index in range(applied.taken):
+        if operations.kinds[index] == resp.SET:
+            if applied.error is not None:
+                status[index] = FAILED
+                errors[index] = applied.error
+        elif links[index] >= 0 and status[links[index]] != versions.OK:
+            status[index] = versions.UNREADABLE
+    return errors
+
+
+def needed(operations: Operations, needs: list[Needs]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
+    """Replies needed by each operation, and how many of them from primaries."""
+    counts = [span.stop - span.first for span in operations.spans]
+    writes = np.frombuffer(operations.kinds, np.uint8, operations.count) == resp.SET
+
+    def each(pairs: list[tuple[int, int]]) -> npt.NDArray[np.int16]:
+        of_write = np.repeat(np.array([pair[0] for pair in pairs], np.int16), counts)
+        return np.where(writes, of_write, np.repeat(np.array([pair[1] for pair in pairs], np.int16), counts))
+
+    return each([(need.w, need.r) for need in needs]), each([(need.pw, need.pr) for need in needs])

@@ -1,0 +1,809 @@
+"""Batches under way to other replicas: frames out, replies in, answers as soon as quorums are there.
+
+A *flight* is one batch that this node coordinates. It is answered once every operation is decided, and goes
+on until every replica has answered or is given up: then what reads found stale is repaired, and what writes
+could not deliver is kept as hints. Per batch there are a few objects; per operation there are array elements.
+
+On the usual path (every node holds every key, all operations need the same) two integers count the replies.
+Anything uneven, a lost replica or a refusal, turns them into a ``Tally``.
+
+Pure of the event loop: called with replies, lost links, finished syncs and ticks.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import struct
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sadik.comms.messages import BULK, DATA, Kind
+from sadik.comms.transport import Frame
+from sadik.env.clock import Clock
+from sadik.errors import LimitReached, ProtocolError, QuorumMissed, SadikError, StorageError, StorageFailed
+from sadik.ids import NodeId
+from sadik.kernels import frames, packets, replica, resp, versions
+from sadik.members.view import View
+from sadik.node.coordinator.instruments import CoordinatorInstruments
+from sadik.node.coordinator.outcomes import FAILED
+from sadik.node.coordinator.quorum import Needs, Tally
+from sadik.node.items import Item, encode_items
+from sadik.node.operations import DIGEST_BYTES, Operations
+from sadik.node.vnode import Vnodes
+from sadik.storage.engine import STORED, ReadBatch
+
+log = logging.getLogger("sadik.coordinator")
+
+WRITE, READ_REPAIR, HINT, EXCHANGE = range(4)
+"""Why version sets are sent (``packets``: reason)."""
+REASONS = ("write", "read repair", "hint", "exchange")
+
+NOBODY = 0xFFFF
+READS_HEADER = struct.Struct("<II")
+_READ_STATUS = {replica.UNREADABLE: "cannot read its record"}
+_WRITE_STATUS = {
+    replica.INVALID: "took the version set for invalid",
+    replica.LIMIT: "would exceed the limit of a version set",
+    replica.CLOCK: "its clock is too far behind the stamp",
+    5: "its storage failed",
+}
+
+Indices = npt.NDArray[np.intp]
+
+
+class Links(Protocol):
+    """What is asked of ``comms.service.Peers``."""
+
+    def send(self, node: NodeId, frame: bytes, lane: int = DATA) -> bool: ...
+
+    def next_request(self) -> int: ...
+
+
+class Hints(Protocol):
+    """What is asked of the store of hints."""
+
+    def add_keys(
+        self,
+        owner: NodeId,
+        count: int,
+        digests: bytes,
+        names: bytes,
+        name_starts: bytes,
+        name_lengths: bytes,
+    ) -> int: ...
+
+    def add_sets(self, owner: NodeId, items: Sequence[Item]) -> int: ...
+
+
+class Local(NamedTuple):
+    """What the coordinator's own replica did.
+
+    Attributes:
+        status, values, value_start, value_length: Answers as ``versions.Applied`` has them.
+        stored, previous: What was read, and links between operations on one address (int32; None: there are
+        none). sets, set_offsets: New sets; int64, count + 1.
+        after: Fingerprint of the set after each operation, uint64 each.
+        pending: Ticket to wait for before the own write counts, 0 for none.
+    """
+
+    status: bytearray
+    values: bytes | bytearray
+    value_start: bytearray
+    value_length: bytearray
+    stored: ReadBatch
+    previous: bytes | bytearray | None
+    sets: bytes | bytearray
+    set_offsets: bytes | bytearray
+    after: bytes | bytearray
+    pending: int
+
+
+class Flight:
+    """One batch under way.
+
+    Attributes:
+        errors: Of operations that failed, once answered.
+        merged: By operation: what replicas that differed make of the set, together with our own.
+    """
+
+    __slots__ = (
+        "answered",
+        "bucket_spans",
+        "count",
+        "digests",
+        "errors",
+        "fallback",
+        "kinds",
+        "local",
+        "merged",
+        "name_lengths",
+        "name_starts",
+        "names",
+        "needs",
+        "number",
+        "open",
+        "r_left",
+        "read_from",
+        "reasons",
+        "sent",
+        "sink",
+        "size",
+        "spans",
+        "started_ns",
+        "tally",
+        "theirs",
+        "w_left",
+        "waits_for_disk",
+    )
+
+    def __init__(
+        self, operations: Operations, local: Local, sink: Callable[[Flight], None], started_ns: int
+    ) -> None:
+        count = operations.count
+        self.count = count
+        self.kinds = bytes(operations.kinds[:count])
+        # The turn's arena is used again by the next one; names are needed for repair and hints.
+        self.names = bytes(memoryview(operations.data)[: operations.used])
+        self.name_starts = bytes(memoryview(operations.name_starts)[: 8 * count])
+        self.name_lengths = bytes(memoryview(operations.name_lengths)[: 8 * count])
+        self.digests = operations.digests
+        self.spans = operations.named_spans()
+        self.bucket_spans = operations.spans
+        self.local = local
+        self.sink = sink
+        self.started_ns = started_ns
+        self.size = len(self.names) + len(local.sets) + 64 * count
+        self.answered = False
+        self.fallback = False
+        self.errors: dict[int, SadikError] = {}
+        self.needs = Needs(1, 1, 0, 0)
+        self.w_left = 0
+        self.r_left = 0
+        self.tally: Tally | None = None
+        self.waits_for_disk = False
+        self.open = 0
+        self.number = 0
+        self.sent: list[Sent] = []
+        self.merged: dict[int, bytes] = {}
+        self.theirs: dict[NodeId, dict[int, bytes | None]] = {}
+        self.read_from: list[tuple[NodeId, Sent]] = []
+        self.reasons: list[tuple[str, str]] = []
+
+    @property
+    def writes(self) -> npt.NDArray[np.bool_]:
+        """Which operations made a set."""
+        offsets = np.frombuffer(self.local.set_offsets, np.int64, self.count + 1)
+        made: npt.NDArray[np.bool_] = offsets[1:] > offsets[:-1]
+        return made
+
+    @property
+    def reads(self) -> npt.NDArray[np.bool_]:
+        """Which operations are reads that our own replica did not refuse."""
+        kinds = np.frombuffer(self.kinds, np.uint8)
+        status = np.frombuffer(self.local.status, np.uint8, self.count)
+        found: npt.NDArray[np.bool_] = (kinds == resp.GET) & (status <= versions.NOTHING)
+        return found
+
+    def base(self, index: int) -> bytes:
+        """The set that our own replica has after operation ``index``; ``b""`` when it cannot be read."""
+        local = self.local
+        offsets = memoryview(local.set_offsets).cast("q")
+        links = None if local.previous is None else memoryview(local.previous).cast("i")
+        at = index
+        while at >= 0:
+            if offsets[at + 1] > offsets[at]:
+                return bytes(local.sets[offsets[at] : offsets[at + 1]])
+            at = -1 if links is None else links[at]
+        if local.stored.status[index] != STORED:
+            return b""
+        places = memoryview(local.stored.offsets).cast("q")
+        return bytes(local.stored.data[places[index] : places[index + 1]])
+
+    def name(self, index: int) -> bytes:
+        start = int.from_bytes(self.name_starts[8 * index : 8 * index + 8], "little")
+        length = int.from_bytes(self.name_lengths[8 * index : 8 * index + 8], "little")
+        return self.names[start : start + length]
+
+    def digest(self, index: int) -> bytes:
+        return bytes(self.digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
+
+
+class Sent:
+    """One frame of a flight, and who has not answered it yet.
+
+    Attributes:
+        index: Its operations, int32 each; None: all of them.
+        primary: Whether its receivers answer as primaries. owner: Whose hint it is, ``""`` for none.
+    """
+
+    __slots__ = ("flight", "index", "kind", "owner", "primary", "request", "waiting")
+
+    def __init__(
+        self,
+        flight: Flight,
+        request: int,
+        kind: Kind,
+        index: bytes | None,
+        *,
+        primary: bool = True,
+        owner: NodeId | None = None,
+    ) -> None:
+        self.flight = flight
+        self.request = request
+        self.kind = kind
+        self.index = index
+        self.primary = primary
+        self.owner = owner
+        self.waiting: list[NodeId] = []
+
+    def operations(self) -> Indices:
+        if self.index is None:
+            return np.arange(self.flight.count)
+        return np.frombuffer(self.index, np.int32).astype(np.intp)
+
+
+class Flights:
+    """All flights of a node.
+
+    Attributes:
+        bytes_held: What they hold in memory, about.
+    """
+
+    def __init__(
+        self,
+        *,
+        links: Links,
+        hints: Hints,
+        vnodes: Vnodes,
+        wait_for_disk: Callable[[int, Callable[[StorageFailed | None], None]], None],
+        wait_for_hints: Callable[[int, Callable[[StorageFailed | None], None]], None],
+        clock: Clock,
+        instruments: CoordinatorInstruments,
+    ) -> None:
+        self._links = links
+        self._hints = hints
+        self._vnodes = vnodes
+        self._wait_for_disk = wait_for_disk
+        self._wait_for_hints = wait_for_hints
+        self._clock = clock
+        self._instruments = instruments
+        self._pending: dict[int, Sent] = {}
+        self._deadlines: list[tuple[int, int]] = []
+        self._flying: dict[int, Flight] = {}
+        self._number = 0
+        self.bytes_held = 0
+
+    def __len__(self) -> int:
+        return len(self._flying)
+
+    # Out.
+
+    def launch_uniform(
+        self,
+        flight: Flight,
+        needs: Needs,
+        others: Sequence[NodeId],
+        down: Sequence[NodeId],
+        deadline_ns: int,
+    ) -> None:
+        """Send a batch of which every node is a primary: the same frames to all ``others``, hints for
+        ``down``."""
+        local, count, kinds = flight.local, flight.count, flight.kinds
+        flight.needs = needs
+        self._opened(flight, deadline_ns)
+        read: bytes | None = None
+        reading = kinds.find(resp.GET) >= 0
+        if reading and (kinds.find(resp.SET) >= 0 or max(local.status) > versions.NOTHING):
+            read = np.flatnonzero(flight.reads).astype(np.int32).tobytes()
+            reading = bool(read)
+        # Before anything is sent: what cannot be sent at once turns these into a tally.
+        flight.w_left = needs.write - (0 if local.pending else 1) if local.sets else 0
+        flight.r_left = needs.read - 1 if reading else 0
+        if local.sets:
+            packet, index = packets.encode_sets(
+                WRITE,
+                b"",
+                flight.spans,
+                count,
+                flight.digests,
+                flight.names,
+                flight.name_starts,
+                flight.name_lengths,
+                local.sets,
+                local.set_offsets,
+            )
+            self._send(flight, Kind.SETS, packet, None if len(index) == 4 * count else index, others)
+            for owner in down:
+                self._hint(flight, owner, np.frombuffer(index, np.int32).astype(np.intp))
+        if reading:
+            if read is None:
+                packet = READS_HEADER.pack(count, 0) + flight.digests + local.after
+            else:
+                packet = self._reads(flight, np.frombuffer(read, np.int32).astype(np.intp))
+            self._send(flight, Kind.READS, packet, read, others)
+        self._await_disk(flight)
+        self._check(flight)
+
+    def launch(
+        self,
+        flight: Flight,
+        view: View,
+        needs: Sequence[Needs],
+        targets: tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]],
+        deadline_ns: int,
+        *,
+        fallback: bool = False,
+    ) -> None:
+        """Send a batch whose operations have replicas and needs of their own.
+
+        Args:
+            needs: Per span.
+            targets: Primaries and who is asked in their place, uint16 (count, n), NOBODY where nobody is.
+            fallback: This node is none of the primaries; what it wrote are hints.
+        """
+        flight.fallback = fallback
+        self._opened(flight, deadline_ns)
+        primaries, reachable = targets
+        writes, reads = flight.writes, flight.reads
+        counts = [operations for _, operations in flight.spans]
+        tally = Tally(
+            np.where(
+                writes,
+                np.repeat(np.array([need.w for need in needs], np.int16), counts),
+                np.where(reads, np.repeat(np.array([need.r for need in needs], np.int16), counts), 0),
+            ).astype(np.int16),
+            np.where(
+                writes,
+                np.repeat(np.array([need.pw for need in needs], np.int16), counts),
+                np.where(reads, np.repeat(np.array([need.pr for need in needs], np.int16), counts), 0),
+            ).astype(np.int16),
+        )
+        flight.tally = tally
+        own = (primaries == view.me).any(axis=1) if not fallback else np.ones(flight.count, bool)
+        readable = np.frombuffer(flight.local.stored.status, np.uint8, flight.count) <= 1
+        tally.count(np.flatnonzero(reads & own & readable), primary=not fallback)
+        written = np.flatnonzero(writes)
+        if flight.local.pending:
+            tally.expect(written, primary=not fallback)
+        else:
+            tally.count(written, primary=not fallback)
+        for number in np.unique(reachable).tolist():
+            if number in (view.me, NOBODY):
+                continue
+            asked = reachable == number
+            self._ask(flight, view, number, asked & (primaries == number), primaries, None)
+            stand_in = asked & (primaries != number)
+            for owner in np.unique(primaries[stand_in]).tolist():
+                self._ask(flight, view, number, stand_in & (primaries == owner), primaries, view.nodes[owner])
+        nobody = (reachable == NOBODY) & writes[:, None]
+        for owner in np.unique(primaries[nobody]).tolist():
+            if owner not in (view.me, NOBODY):
+                self._hint(
+                    flight, view.nodes[owner], np.flatnonzero((nobody & (primaries == owner)).any(axis=1))
+                )
+        self._await_disk(flight)
+        self._check(flight)
+
+    def _ask(
+        self,
+        flight: Flight,
+        view: View,
+        number: int,
+        rows: npt.NDArray[np.bool_],
+        primaries: npt.NDArray[np.uint16],
+        owner: NodeId | None,
+    ) -> None:
+        """The frames to one node for the operations in ``rows``, as a primary or in the place of
+        ``owner``."""
+        mine = rows.any(axis=1)
+        node = view.nodes[number]
+        primary = owner is None
+        written = mine & flight.writes
+        if written.any():
+            chosen = np.flatnonzero(written)
+            packet, index = packets.encode_sets(
+                WRITE if primary else HINT,
+                b"" if owner is None else owner.encode(),
+                flight.spans,
+                flight.count,
+                flight.digests,
+                flight.names,
+                flight.name_starts,
+                flight.name_lengths,
+                flight.local.sets,
+                flight.local.set_offsets,
+                written.astype(np.uint8).tobytes(),
+            )
+            kind = Kind.SETS if primary else Kind.HINTED
+            self._send(flight, kind, packet, index, [node], primary=primary, owner=owner)
+            if not primary:
+                self._instruments.sloppy.value += len(chosen)
+        read = np.flatnonzero(mine & flight.reads)
+        if len(read):
+            self._send(
+                flight,
+                Kind.READS,
+                self._reads(flight, read),
+                read.astype(np.int32).tobytes(),
+                [node],
+                primary=primary,
+                owner=owner,
+            )
+
+    def _reads(self, flight: Flight, chosen: Indices) -> bytes:
+        digests = np.frombuffer(flight.digests, np.uint8, DIGEST_BYTES * flight.count)
+        prints = np.frombuffer(flight.local.after, np.uint64, flight.count)
+        return (
+            READS_HEADER.pack(len(chosen), 0)
+            + digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes()
+            + prints[chosen].tobytes()
+        )
+
+    def _send(
+        self,
+        flight: Flight,
+        kind: Kind,
+        packet: bytes,
+        index: bytes | None,
+        nodes: Sequence[NodeId],
+        *,
+        primary: bool = True,
+        owner: NodeId | None = None,
+    ) -> None:
+        request = self._links.next_request()
+        frame = frames.encode(kind, request, (packet,))
+        sent = Sent(flight, request, kind, index, primary=primary, owner=owner)
+        if not nodes:
+            return
+        flight.sent.append(sent)
+        flight.open += 1
+        self._pending[request] = sent
+        sent.waiting = list(nodes)
+        if flight.tally is not None:
+            for _ in nodes:
+                flight.tally.expect(sent.operations(), primary=primary)
+        for node in nodes:
+            if not self._links.send(node, frame):
+                self._lose(sent, node, "its queue is full, or its link is down")
+
+    def _opened(self, flight: Flight, deadline_ns: int) -> None:
+        self._number += 1
+        flight.number = self._number
+        self._flying[flight.number] = flight
+        flight.waits_for_disk = bool(flight.local.pending)
+        self.bytes_held += flight.size
+        heapq.heappush(self._deadlines, (deadline_ns, flight.number))
+
+    def _await_disk(self, flight: Flight) -> None:
+        if flight.waits_for_disk:
+            wait = self._wait_for_hints if flight.fallback else self._wait_for_disk
+            wait(flight.local.pending, lambda error: self._on_disk(flight, error))
+
+    # In.
+
+    def on_sets(self, replies: Sequence[tuple[NodeId, Frame]]) -> None:
+        """Replies to SETS and HINTED of one turn: empty where all is well, else a status each."""
+        for node, frame in replies:
+            sent = self._pending.get(frame.request)
+            if sent is None or node not in sent.waiting:
+                continue
+            flight = sent.flight
+            if not frame.payload:
+                if flight.tally is None:
+                    flight.w_left -= 1
+                else:
+                    flight.tally.settle(sent.operations(), True, primary=sent.primary)
+            else:
+                self._on_statuses(sent, node, frame.payload)
+            self._close(sent, node)
+            self._check(flight)
+
+    def _on_statuses(self, sent: Sent, node: NodeId, payload: bytes) -> None:
+        chosen = sent.operations()
+        if len(payload) != len(chosen):
+            log.warning("node %s answered %d sets with %d statuses", node, len(chosen), len(payload))
+            payload = bytes((replica.INVALID,)) * len(chosen)
+        status = np.frombuffer(payload, np.uint8)
+        done = status <= replica.KNOWN
+        self._uneven(sent.flight).settle(chosen, done, primary=sent.primary)
+        worst = int(status[~done].max()) if not done.all() else 0
+        sent.flight.reasons.append((node, _WRITE_STATUS.get(worst, "refused the write")))
+        self._hint(sent.flight, sent.owner or node, chosen[~done])
+
+    def on_reads(self, replies: Sequence[tuple[NodeId, Frame]]) -> None:
+        """Replies to READS of one turn: empty where all is the same."""
+        for node, frame in replies:
+            sent = self._pending.get(frame.request)
+            if sent is None or node not in sent.waiting:
+                continue
+            flight = sent.flight
+            if not frame.payload:
+                if flight.tally is None:
+                    flight.r_left -= 1
+                else:
+                    flight.tally.settle(sent.operations(), True, primary=sent.primary)
+                flight.read_from.append((node, sent))
+            else:
+                self._on_differences(sent, node, frame.payload)
+            self._close(sent, node)
+            self._check(flight)
+
+    def _on_differences(self, sent: Sent, node: NodeId, payload: bytes) -> None:
+        flight = sent.flight
+        chosen = sent.operations()
+        try:
+            status, sets = decode_differences(payload, len(chosen))
+        except ProtocolError as error:
+            log.warning("node %s: %s", node, error)
+            self._uneven(flight).settle(chosen, False, primary=sent.primary)
+            flight.reasons.append((node, "its answer is malformed"))
+            return
+        theirs: dict[int, bytes | None] = {}
+        for place in np.flatnonzero(status != replica.SAME).tolist():
+            index = int(chosen[place])
+            theirs[index] = None
+            if status[place] == replica.UNREADABLE:
+                continue
+            try:
+                mine = flight.merged.get(index)
+                flight.merged[index] = versions.merge(
+                    flight.base(index) if mine is None else mine, sets[place]
+                )
+            except SadikError as error:
+                log.warning("node %s sent a version set that cannot be merged: %s", node, error)
+                status[place] = replica.UNREADABLE
+                continue
+            theirs[index] = sets[place]
+        unreadable = status == replica.UNREADABLE
+        if unreadable.any():
+            flight.reasons.append((node, _READ_STATUS[replica.UNREADABLE]))
+        if flight.tally is not None or unreadable.any():
+            self._uneven(flight).settle(chosen, ~unreadable, primary=sent.primary)
+        else:
+            flight.r_left -= 1
+        if theirs:
+            flight.theirs.setdefault(node, {}).update(theirs)
+        flight.read_from.append((node, sent))
+
+    def on_link_down(self, node: NodeId, reason: str) -> None:
+        """Nobody will answer from there: what was sent may have arrived."""
+        for sent in list(self._pending.values()):
+            if node in sent.waiting:
+                self._lose(sent, node, f"its link broke: {reason}")
+                self._check(sent.flight)
+
+    def on_tick(self, now_ns: int) -> None:
+        """Give up what is past its deadline."""
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            _, number = heapq.heappop(self._deadlines)
+            flight = self._flying.get(number)
+            if flight is None:
+                continue
+            for sent in flight.sent:
+                for node in list(sent.waiting):
+                    self._lose(sent, node, "it did not answer in time")
+            if flight.waits_for_disk and not flight.answered:
+                self._uneven(flight)
+                self._answer(flight, "the own disk did not finish in time")
+            self._check(flight)
+
+    def _on_disk(self, flight: Flight, error: StorageFailed | None) -> None:
+        flight.waits_for_disk = False
+        if flight.tally is None and error is None:
+            flight.w_left -= 1
+        else:
+            if error is not None:
+                flight.reasons.append(("this node", str(error)))
+            tally = self._uneven(flight, disk=1)
+            tally.settle(np.flatnonzero(flight.writes), error is None, primary=not flight.fallback)
+        self._check(flight)
+
+    def _lose(self, sent: Sent, node: NodeId, reason: str) -> None:
+        flight = sent.flight
+        if not flight.answered:
+            flight.reasons.append((node, reason))
+            self._uneven(flight).settle(sent.operations(), False, primary=sent.primary)
+        self._close(sent, node)
+        if sent.kind in (Kind.SETS, Kind.HINTED):
+            self._hint(flight, sent.owner or node, sent.operations())
+
+    def _close(self, sent: Sent, node: NodeId) -> None:
+        sent.waiting.remove(node)
+        if not sent.waiting:
+            del self._pending[sent.request]
+            sent.flight.open -= 1
+
+    def _uneven(self, flight: Flight, *, disk: int = 0) -> Tally:
+        """Count per operation from now on; ``disk``: our own write has just stopped to be waited for."""
+        if flight.tally is not None:
+            return flight.tally
+        writes, reads = flight.writes, flight.reads
+        needs = flight.needs
+        need = np.where(writes, needs.write, np.where(reads, needs.read, 0)).astype(np.int16)
+        tally = Tally(need, np.zeros_like(need))
+        tally.got = np.where(
+            writes, needs.write - flight.w_left, np.where(reads, needs.read - flight.r_left, 0)
+        ).astype(np.int16)
+        for sent in flight.sent:
+            for _ in sent.waiting:
+                tally.expect(sent.operations(), primary=True)
+        if flight.waits_for_disk or disk:
+            tally.expect(np.flatnonzero(writes), primary=True)
+        tally.got_primary = tally.got.copy()
+        flight.tally = tally
+        return tally
+
+    # What follows.
+
+    def _check(self, flight: Flight) -> None:
+        """Answer when everything is decided; end when everybody has answered."""
+        if not flight.answered:
+            if flight.tally is None:
+                if flight.w_left <= 0 and flight.r_left <= 0:
+                    self._answer(flight, "")
+            elif flight.tally.decided().all():
+                self._answer(flight, "")
+        if not flight.open and flight.answered and not flight.waits_for_disk:
+            self._end(flight)
+
+    def _answer(self, flight: Flight, reason: str) -> None:
+        flight.answered = True
+        if flight.tally is not None:
+            missed = np.flatnonzero(~flight.tally.reached())
+            if len(missed):
+                self._fail(flight, missed, reason)
+        self._instruments.decided(
+            (self._clock.monotonic_ns() - flight.started_ns) / 1e9, flight.count, len(flight.errors)
+        )
+        flight.sink(flight)
+
+    def _fail(self, flight: Flight, missed: Indices, reason: str) -> None:
+        tally = flight.tally
+        assert tally is not None, "only a tally can miss"
+        reasons = tuple(flight.reasons[:16])
+        shown: dict[tuple[bool, int, int], QuorumMissed] = {}
+        for index in missed.tolist():
+            write = flight.kinds[index] == resp.SET
+            need, got = int(tally.need[index]), int(tally.got[index])
+            error = shown.get((write, need, got))
+            if error is None:
+                what = "may have been applied" if write else "nothing was read"
+                error = QuorumMissed(
+                    f"{got} of {need} replicas answered{f' ({reason})' if reason else ''}; {what}",
+                    maybe_applied=write,
+                    required=need,
+                    received=got,
+                    reasons=reasons,
+                )
+                shown[(write, need, got)] = error
+            flight.errors[index] = error
+            flight.local.status[index] = FAILED
+
+    def _end(self, flight: Flight) -> None:
+        if self._flying.pop(flight.number, None) is None:
+            return
+        self.bytes_held -= flight.size
+        if flight.theirs:
+            self._repair(flight)
+        # A flight and its frames know each other: without this, only the garbage collector could free them.
+        flight.sent.clear()
+        flight.read_from.clear()
+
+    def _repair(self, flight: Flight) -> None:
+        """Bring every replica that answered to what all of them together know (Dynamo 5)."""
+        stale: dict[NodeId, list[Item]] = {}
+        own: list[Item] = []
+        touched = sorted({index for theirs in flight.theirs.values() for index in theirs})
+        asked = {node: set(sent.operations().tolist()) for node, sent in flight.read_from}
+        for index in touched:
+            digest = flight.digest(index)
+            base = flight.base(index)
+            merged = flight.merged.get(index, base)
+            if not merged:
+                continue
+            item = (digest, flight.name(index), merged)
+            wanted = versions.fingerprint(digest, merged)
+            if not flight.fallback and versions.fingerprint(digest, base) != wanted:
+                own.append(item)
+            for node, sent in flight.read_from:
+                if index not in asked[node] or not sent.primary:
+                    continue
+                theirs = flight.theirs.get(node, {}).get(index, base)
+                if theirs is None:
+                    self._instruments.repaired["unreadable"].value += 1
+                elif versions.fingerprint(digest, theirs) == wanted:
+                    continue
+                else:
+                    self._instruments.repaired["stale" if theirs else "missing"].value += 1
+                stale.setdefault(node, []).append(item)
+        if own:
+            self._instruments.repaired["own"].value += len(own)
+            try:
+                self._vnodes.merge_items(own)
+            except StorageError as error:
+                log.warning("%d own records are behind and cannot be repaired: %s", len(own), error)
+        for node, items in stale.items():
+            frame = frames.encode(Kind.SETS, self._links.next_request(), (encode_items(items, READ_REPAIR),))
+            # Lost with its link it is: the next read, or exchange, finds the same again.
+            self._links.send(node, frame, BULK)
+
+    def _hint(self, flight: Flight, owner: NodeId, chosen: Indices) -> None:
+        """Remember that ``owner`` lacks what these operations wrote."""
+        if not len(chosen):
+            return
+        try:
+            if flight.fallback:
+                offsets = memoryview(flight.local.set_offsets).cast("q")
+                self._hints.add_sets(
+                    owner,
+                    [
+                        (
+                            flight.digest(index),
+                            flight.name(index),
+                            bytes(flight.local.sets[offsets[index] : offsets[index + 1]]),
+                        )
+                        for index in chosen.tolist()
+                    ],
+                )
+            elif len(chosen) == flight.count:
+                self._hints.add_keys(
+                    owner,
+                    flight.count,
+                    bytes(flight.digests),
+                    flight.names,
+                    flight.name_starts,
+                    flight.name_lengths,
+                )
+            else:
+                digests = np.frombuffer(flight.digests, np.uint8, DIGEST_BYTES * flight.count)
+                self._hints.add_keys(
+                    owner,
+                    len(chosen),
+                    digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes(),
+                    flight.names,
+                    np.frombuffer(flight.name_starts, np.int64)[chosen].tobytes(),
+                    np.frombuffer(flight.name_lengths, np.int64)[chosen].tobytes(),
+                )
+        except (LimitReached, StorageError) as error:
+            # It was acknowledged by others, or its client is told "unknown"; exchange finds what is missing.
+            self._instruments.hints_lost.value += len(chosen)
+            log.warning("%d hints for %s are not kept: %s", len(chosen), owner, error)
+
+
+def encode_differences(compared: replica.Compared) -> bytes:
+    """The reply to READS: ``b""`` when all is the same, else statuses (u8), lengths (u32) and sets."""
+    status = compared.status
+    if status.count(replica.SAME) == len(status):
+        return b""
+    lengths = np.diff(np.frombuffer(compared.set_offsets, np.int64)).astype("<u4")
+    return bytes(status) + lengths.tobytes() + compared.sets
+
+
+def decode_differences(payload: bytes, count: int) -> tuple[npt.NDArray[np.uint8], list[bytes]]:
+    """Statuses, to be changed at will, and sets.
+
+    Raises:
+        ProtocolError: It does not answer ``count`` reads.
+    """
+    if len(payload) < 5 * count:
+        raise ProtocolError("an answer to reads is too short")
+    status = np.frombuffer(payload, np.uint8, count).copy()
+    stops = 5 * count + np.cumsum(np.frombuffer(payload, "<u4", count, count).astype(np.int64))
+    if int(status.max(initial=0)) > replica.UNREADABLE or (count and int(stops[-1]) != len(payload)):
+        raise ProtocolError("an answer to reads does not fit its lengths")
+    sets, start = [], 5 * count
+    for stop in stops.tolist():
+        sets.append(payload[start:stop])
+        start = stop
+    return status, sets
+
+
+def fingerprints_of(digests: Sequence[bytes], sets: Sequence[bytes]) -> bytes:
+    """uint64 each, as READS carry them."""
+    return np.array(
+        [versions.fingerprint(digest, one) for digest, one in zip(digests, sets, strict=True)], np.uint64
+    ).tobytes()
