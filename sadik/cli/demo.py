@@ -227,17 +227,22 @@ class Demo:
         if not up:
             late = ", ".join(node.name for node in self.nodes if not node.ready)
             raise DemoError(f"{late} did not become ready within {READY_TIMEOUT_S:.0f} s")
-        forming = group.create_task(self._form())
+        forming = group.create_task(self._form_or_fail())
         forming.add_done_callback(lambda task: self._changed.set())
-        try:
-            await self._until(lambda: self._stops > 0 or forming.done() or not self._running())
-            if not forming.done():
-                return
-            self._introduce(forming.result())
-        except RemoteError as error:
-            raise DemoError(f"the cluster could not be formed: {error}") from None
-        finally:
+        await self._until(lambda: self._stops > 0 or forming.done() or not self._running())
+        if not forming.done():
             forming.cancel()
+        elif isinstance(notes := forming.result(), SadikError):
+            raise DemoError(f"the cluster could not be formed: {notes}")
+        else:
+            self._introduce(notes)
+
+    async def _form_or_fail(self) -> list[str] | SadikError:
+        # As a value: raised, it would end the whole group of tasks, and nobody would stop the nodes in order.
+        try:
+            return await self._form()
+        except SadikError as error:
+            return error
 
     async def _form(self) -> list[str]:
         """All nodes into the layout of a new cluster; notes for people about what is not as it should be.

@@ -2,8 +2,8 @@
 SIGTERM.
 
 Files in the node's directory make it misbehave: ``fail`` (it does not start), ``stubborn`` (SIGTERM does
-nothing), ``refuse`` (the first layout cannot be changed). ``asked`` lists what was posted; ``layout``
-survives a restart.
+nothing), ``refuse`` (the first layout cannot be changed), ``broken`` (a commit closes the connection).
+``asked`` lists what was posted; ``layout`` survives a restart.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ class Handler(BaseHTTPRequestHandler):
             case "POST", "/v1/layout/stage":
                 STAGED.append(json.loads(body)["node"])
                 document = plan()
+            case "POST", "/v1/layout/commit" if (DATA / "broken").exists():
+                self.close_connection = True
+                return
             case "POST", "/v1/layout/commit":
                 (DATA / "layout").write_text(json.dumps([OPTIONS["--node-id"], *STAGED]))
                 document = layout()

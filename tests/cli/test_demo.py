@@ -62,7 +62,10 @@ class Running:
         while not (found := re.search(pattern, self.text[stream])):
             readable, _, _ = select.select([file], [], [], max(0, deadline - time.monotonic()))
             piece = os.read(file.fileno(), 1 << 16) if readable else b""
-            assert piece, f"{pattern!r} did not come: {self.text}"
+            if not piece:
+                self.process.kill()
+                self.end()
+                raise AssertionError(f"{pattern!r} did not come: {self.text}")
             self.text[stream] += piece.decode()
         return found
 
@@ -233,6 +236,15 @@ def test_node_that_does_not_start_ends_all(demo, tmp_path):
     assert running.end() == 1
     assert "n2 sadik-node: address is taken" in running.text["err"]
     assert "sadik: node n2 did not start (exit code 5)" in running.text["err"]
+
+
+def test_cluster_that_cannot_be_formed_ends_all(demo, tmp_path):
+    """What failed is told in one line, and no node is left behind."""
+    mark(tmp_path, "n1", "broken")
+    running = demo()
+    assert running.end() == 1
+    assert "sadik: the cluster could not be formed: 127.0.0.1:" in running.text["err"]
+    assert "Traceback" not in running.text["err"]
 
 
 def test_directory_of_a_single_node_is_refused(sadik, tmp_path):
