@@ -34,6 +34,7 @@ _BACKLOG_BYTES = 64 * 1024
 class Connection(asyncio.BaseProtocol):
     """Attributes:
     waiting: Something of it is in flight: nothing is pulled until that is answered.
+    stirred: Meanwhile it got input, or anything else that asks for a second look.
     fast: Plain GETs and SETs may go through the batch; false in MULTI, before AUTH, and with replies
         switched off.
     pending: Commands taken from the input that could not run yet; they run before anything newer.
@@ -67,6 +68,7 @@ class Connection(asyncio.BaseProtocol):
         "received",
         "server",
         "session",
+        "stirred",
         "transport",
         "waiting",
     )
@@ -88,6 +90,7 @@ class Connection(asyncio.BaseProtocol):
         self.linger_ticks = _LINGER_TICKS_MAX
         self.lost = False
         self.waiting = False
+        self.stirred = False
         self.pending: deque[list[bytes]] = deque()
         self.over_soft_since_ns = 0
         self.active_ns = 0
@@ -145,6 +148,7 @@ class Connection(asyncio.BaseProtocol):
 
     def settle_lane(self) -> None:
         """Tell the lane whether a turn may take from it without asking here."""
+        self.stirred = True
         self.lane.deaf = self.closing
         self.lane.plain = self.fast and not (
             self.waiting or self.closing or self.blocked or self.backlogged or self.finishing or self.pending
@@ -157,8 +161,10 @@ class Connection(asyncio.BaseProtocol):
 
     def wait(self) -> None:
         """Something is in flight: run nothing more for now."""
+        lane = self.lane
         self.waiting = True
-        self.lane.plain = False
+        self.stirred = not lane.plain
+        lane.plain = False
 
     def resume(self) -> None:
         """What was in flight is answered: go on with what has come meanwhile."""

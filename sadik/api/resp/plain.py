@@ -155,8 +155,7 @@ class Plain:
         )
         if runs.open is None and taken == runs.stops[-1]:
             for connection in runs.owners:
-                connection.waiting = True
-                connection.lane.plain = False
+                connection.wait()
             return
         if runs.open is None:
             runs.open = dict.fromkeys(range(len(runs.owners)))
@@ -221,7 +220,11 @@ class Plain:
             runs.open = {}
             if runs.parked:
                 for connection in owners:
-                    connection.resume()
+                    if connection.stirred:
+                        connection.resume()
+                    else:
+                        connection.waiting = False
+                        connection.lane.plain = True
             return
         if runs.open is None:
             runs.open = dict.fromkeys(range(len(owners)))

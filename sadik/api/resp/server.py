@@ -224,6 +224,7 @@ class RespServer:
             result = outcome
             if result == _ASIDE:
                 if connection.waiting:
+                    connection.stirred = True
                     connection.limit_backlog()
                     continue
                 if connection.closing or connection.blocked:
