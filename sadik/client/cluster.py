@@ -103,11 +103,15 @@ class Cluster:
         self._greeting = greeting
         self._entropy = entropy
         self._seeds = list(dict.fromkeys(seeds))
-        self._pools = {seed: Pool(seed, greeting, limits) for seed in self._seeds}
+        self._refresher: asyncio.Task[None] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """As before anything was asked; nothing of the last event loop is left."""
+        self._pools = {seed: Pool(seed, self._greeting, self.limits) for seed in self._seeds}
         self._retired: list[Pool] = []
         self._routes: Routes | None = None
         self._surprised = asyncio.Event()
-        self._refresher: asyncio.Task[None] | None = None
         self._requests = self._retries = self._unknown = 0
         self._refreshes = self._refreshes_failed = 0
 
@@ -141,16 +145,22 @@ class Cluster:
 
         Raises:
             Unavailable: None of them answers within ``timeout_ms``.
-            InvalidRequest: The secret or the bucket is refused.
+            InvalidRequest: The secret or the bucket is refused, or it is open already.
         """
+        if self.is_open:
+            raise InvalidRequest("the client is open already")
+        self._begin()
         loop = asyncio.get_running_loop()
         until = loop.time() + self.limits.timeout_ms / 1000
         pause = _PAUSE_S
+        told = ""
         try:
             while (reason := await self._refresh(until)) is not None:
+                # The last round may have been cut short, and then knows less than the one before.
+                told = reason if not told or loop.time() < until else told
                 pause = min(2 * pause, _PAUSE_MAX_S)
                 if loop.time() + pause >= until:
-                    raise Unavailable(f"no node answers: {reason}")
+                    raise Unavailable(f"no node answers: {told}")
                 await asyncio.sleep(pause * self._jitter())
         except BaseException:
             await self._close_pools()

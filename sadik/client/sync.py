@@ -116,6 +116,7 @@ class SyncClient(SyncSession):
         super().__init__(self._client, _LoopThread())
 
     def open(self) -> Self:
+        """As ``Client.open``; a client that was closed may open again."""
         self._thread.start()
         try:
             self._thread.run(self._client.open())
