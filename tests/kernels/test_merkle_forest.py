@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadik.kernels.native import merkle as native
@@ -181,6 +181,7 @@ steps = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([0, 1, 2]), st.integers(1, 7), st.lists(steps, max_size=25))
 def test_built_root_is_that_of_what_is_stored(
     partition_bits: int, leaf_bits: int, story: list[tuple[str, Any]]

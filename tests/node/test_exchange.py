@@ -42,7 +42,7 @@ events = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(events, max_size=40))
 def test_two_stores_with_differences_converge_in_one_exchange(story: list[tuple[Any, ...]]) -> None:
     """Whatever each of them missed: values, deletes, siblings, and the memory of what was collected."""
@@ -424,7 +424,7 @@ def varied() -> tuple[Side, Side]:
     return left, right
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 9), st.data())
 def test_garbage_in_a_reply_is_a_protocol_error_and_nothing_else(at: int, data: st.DataObject) -> None:
     left, right = varied()
@@ -446,7 +446,7 @@ def test_garbage_in_a_reply_is_a_protocol_error_and_nothing_else(at: int, data: 
     assert left.contents() == right.contents()
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_garbage_in_a_question_is_a_protocol_error_and_nothing_else(data: st.DataObject) -> None:
     left, right = varied()

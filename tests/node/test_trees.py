@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadik.kernels import digest, merkle, versions
@@ -92,6 +92,7 @@ events = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.lists(events, max_size=60))
 def test_incremental_root_equals_a_rebuilt_one(
     page_keys: int, story: Sequence[tuple[str, bytes, int]]
