@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sadik.comms.failure import decode_failure, encode_failure
@@ -92,7 +93,7 @@ class Peers:
         self._requests: list[tuple[NodeId, int, Frame]] = []
         self._watchers: list[tuple[Callable[[Identity], None], Callable[[NodeId, str], None]]] = []
         self._waiting: dict[int, _Call] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Future[bytes]] = set()
         self._scheduled = False
         self._stopped = False
         self._calls = 0
@@ -298,21 +299,24 @@ class Peers:
         if isinstance(answer, bytes):
             self._answer(peer, lane, frame, answer)
             return
-        task = asyncio.get_running_loop().create_task(self._finish(answer, peer, lane, frame))
+        task = asyncio.ensure_future(answer)
         self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        task.add_done_callback(partial(self._served_one, peer, lane, frame))
 
-    async def _finish(self, answer: Awaitable[bytes], peer: NodeId, lane: int, frame: Frame) -> None:
-        try:
-            payload = await answer
-        except SadikError as error:
+    def _served_one(self, peer: NodeId, lane: int, frame: Frame, task: asyncio.Future[bytes]) -> None:
+        self._serving.discard(task)
+        if task.cancelled():
+            # This node stops: the end of the link tells the caller.
+            return
+        error = task.exception()
+        if error is None:
+            self._answer(peer, lane, frame, task.result())
+        elif isinstance(error, SadikError):
             self._answer_error(peer, lane, frame.request, error)
-        except Exception:
-            if self._throttle.admit("bug") is not None:
-                log.exception("the handler of requests of kind %d failed", frame.kind)
-            self._answer_error(peer, lane, frame.request, InternalError(_BUG))
         else:
-            self._answer(peer, lane, frame, payload)
+            if self._throttle.admit("bug") is not None:
+                log.error("the handler of requests of kind %d failed", frame.kind, exc_info=error)
+            self._answer_error(peer, lane, frame.request, InternalError(_BUG))
 
     def _answer(self, peer: NodeId, lane: int, frame: Frame, payload: bytes) -> None:
         # A reply that cannot be sent is lost as on a broken link: the caller has a deadline.
