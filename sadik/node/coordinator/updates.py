@@ -169,24 +169,24 @@ class RecordRequests:
             return
         own = (targets.primaries == self._core.view.me).any(axis=1)
         deadline_ns = self._core.deadline(options)
-        flights: list[Flight] = []
-        waiting = 0
+        # Held by this method itself until everything is launched.
+        waiting = 1
+        launched = False
         worst: SadikError | None = None
 
-        def sink(flight: Flight) -> None:
+        def settle(errors: Iterable[SadikError]) -> None:
             nonlocal waiting, worst
-            waiting -= 1
-            for error in flight.errors.values():
+            for error in errors:
                 if worst is None or not getattr(worst, "maybe_applied", False):
                     worst = error
-            if not waiting and len(flights) == parts:
+            waiting -= 1
+            if not waiting:
                 done(worst)
 
-        groups = [np.flatnonzero(own), np.flatnonzero(~own)]
-        parts = sum(1 for chosen in groups if len(chosen))
-        for fallback, chosen in enumerate(groups):
+        for fallback, chosen in enumerate((np.flatnonzero(own), np.flatnonzero(~own))):
             if not len(chosen):
                 continue
+            waiting += 1
             mine = [changed[index] for index in chosen.tolist()]
             started_ns = self._core.clock.monotonic_ns()
             try:
@@ -198,15 +198,15 @@ class RecordRequests:
                     pending = ticket if self._core.sync.pending(ticket) else 0
             except (StorageError, LimitReached) as error:
                 # What was done before stands, if anything was: the answer is about the whole.
-                if flights and isinstance(error, StorageError):
+                if launched and isinstance(error, StorageError):
                     error.maybe_applied = True
-                parts -= 1
-                worst = error
+                settle((error,))
                 continue
             part = operations.pick(chosen)
-            flight = Flight(part, _written(mine, pending), sink, started_ns)
-            flights.append(flight)
-            waiting += 1
+            flight = Flight(
+                part, _written(mine, pending), lambda flight: settle(flight.errors.values()), started_ns
+            )
+            launched = True
             left = [
                 need
                 for need, span in zip(needs, operations.spans, strict=True)
@@ -220,8 +220,7 @@ class RecordRequests:
                 deadline_ns,
                 fallback=bool(fallback),
             )
-        if not flights:
-            done(worst)
+        settle(())
 
     def _commit_alone(self, changed: list[Record], done: Callable[[SadikError | None], None]) -> None:
         try:
