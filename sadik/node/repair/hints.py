@@ -52,7 +52,7 @@ from sadik.node.repair.hint_format import (
     Content,
     decode,
 )
-from sadik.storage.engine import DIGEST_BYTES, ERROR, STORED, Engine, Entry, ReadBatch
+from sadik.storage.engine import ABSENT, DIGEST_BYTES, STORED, Engine, Entry, ReadBatch
 
 log = logging.getLogger("sadik.hints")
 
@@ -209,7 +209,7 @@ class HintStore:
             self._add_to(owner, new.others, keys, stored, names, starts, lengths)
         if new.unreadable:
             # What they were for is covered by the new ones.
-            self._drop(owner, [layout.place(_key_of(keys, index)) for index in new.unreadable])
+            self._drop(owner, [layout.place(_digest_at(keys, index)) for index in new.unreadable])
         if not new.added:
             return stored.taken
         size = new.name_bytes + new.added * (layout.key_bytes + FOOTPRINT_BYTES)
@@ -244,7 +244,7 @@ class HintStore:
         offsets = memoryview(stored.offsets).cast("q")
         drafts: dict[bytes, _Draft] = {}
         for index in others:
-            key = _key_of(keys, index)
+            key = _digest_at(keys, index)
             place = owner.layout.place(key)
             old = self._decoded(owner, place, stored.data[offsets[index] : offsets[index + 1]])
             if old is not None and not _is_for(old, owner, key):
@@ -271,7 +271,9 @@ class HintStore:
         keeper = self._accounts.owner(owner)
         places = [keeper.layout.place(item[0]) for item in items]
         _touch(keeper, places)
-        known = dict(self._contents(keeper, list(dict.fromkeys(places))))
+        distinct = list(dict.fromkeys(places))
+        contents = self._contents(keeper, len(distinct), b"".join(distinct))
+        known = {distinct[index]: content for index, content in contents}
         drafts: dict[bytes, _Draft] = {}
         for place, (digest, name, one) in zip(places, items, strict=True):
             old = known.get(place)
@@ -337,34 +339,33 @@ class HintStore:
     def sets_for(self, digests: Sequence[bytes]) -> list[bytes]:
         """The version sets that are kept for others, merged over all owners; ``b""`` where there is none.
 
-        Cost: a look for each owner with version sets.
+        Cost: 0.2 us a digest for each owner with version sets, and 3 us where there is one.
         """
         found = [b""] * len(digests)
+        packed = b"".join(digests)
         for owner in [owner for owner in self._accounts.owners.values() if owner.sets]:
-            places = [owner.layout.place(digest) for digest in digests]
-            contents = dict(self._contents(owner, list(dict.fromkeys(places))))
-            for index, (place, digest) in enumerate(zip(places, digests, strict=True)):
-                content = contents.get(place)
-                if content is not None and content.flags & SET and _is_for(content, owner, digest):
+            places = kernel.places(len(digests), packed, owner.layout.hash)
+            for index, content in self._contents(owner, len(digests), places):
+                if content.flags & SET and _is_for(content, owner, digests[index]):
                     found[index] = versions.merge(found[index], content.set)
         return found
 
-    def _contents(self, owner: Owner, places: Sequence[bytes]) -> Iterator[tuple[bytes, Content]]:
-        """What can be read at these places. What cannot be is dropped."""
+    def _contents(self, owner: Owner, count: int, places: Buffer) -> Iterator[tuple[int, Content]]:
+        """(index, content) of what can be read at these places. What cannot be is dropped."""
+        view = memoryview(places)
         first = 0
-        while first < len(places):
-            some = places[first:]
-            stored = self._engine.read_batch(len(some), b"".join(some), _READ_BYTES_MAX)
-            offsets = memoryview(stored.offsets).cast("q")
-            for index in range(stored.taken):
-                if stored.status[index] == ERROR:
-                    self._drop(owner, [some[index]])
-                elif stored.status[index] == STORED:
-                    content = self._decoded(
-                        owner, some[index], stored.data[offsets[index] : offsets[index + 1]]
-                    )
+        while first < count:
+            stored = self._engine.read_batch(count - first, view[DIGEST_BYTES * first :], _READ_BYTES_MAX)
+            if stored.status.count(ABSENT) < stored.taken:
+                offsets = memoryview(stored.offsets).cast("q")
+                for index in range(stored.taken):
+                    if stored.status[index] == ABSENT:
+                        continue
+                    is_stored = stored.status[index] == STORED
+                    value = stored.data[offsets[index] : offsets[index + 1]] if is_stored else None
+                    content = self._decoded(owner, _digest_at(view, first + index), value)
                     if content is not None:
-                        yield some[index], content
+                        yield first + index, content
             first += stored.taken
 
     def _decoded(self, owner: Owner, place: bytes, value: bytes | bytearray | None) -> Content | None:
@@ -565,7 +566,7 @@ def _touch(owner: Owner, places: Sequence[bytes]) -> None:
                 taken[place] = True
 
 
-def _key_of(keys: memoryview, index: int) -> bytes:
+def _digest_at(keys: memoryview, index: int) -> bytes:
     return bytes(keys[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
 
 

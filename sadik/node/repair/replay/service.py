@@ -45,6 +45,7 @@ SHARE: Final = 0.5
 PUSH_TIMEOUT_S: Final = 30.0
 _REMOVED_AT_ONCE: Final = 128
 _LOOK_S: Final = 0.5
+_LOOK_S_MIN: Final = 0.05
 _PAUSE_S_FIRST: Final = 0.1
 _PAUSE_S_MAX: Final = 30.0
 _WAIT_LOOK_S: Final = 0.1
@@ -229,7 +230,17 @@ class HintReplay:
                 self._wake.clear()
                 for owner in self._due():
                     self._running[owner] = group.create_task(self._serve(owner), name=f"hints for {owner}")
-                await _within(self._wake, _LOOK_S)
+                await _within(self._wake, self._pause_s())
+
+    def _pause_s(self) -> float:
+        """How long to wait for the next owner whose time comes, and for hints that nobody has announced."""
+        now_ns = self._clock.monotonic_ns()
+        due = [
+            one.due_ns - now_ns
+            for owner, one in self._progress.items()
+            if owner not in self._running and self._is_reachable(owner)
+        ]
+        return min(_LOOK_S, max(_LOOK_S_MIN, min(due) / 1e9)) if due else _LOOK_S
 
     def _due(self) -> list[NodeId]:
         """Owners to begin with now."""
