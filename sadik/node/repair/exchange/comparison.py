@@ -50,6 +50,8 @@ CANDIDATES_MAX: Final = 32768
 pauses.
 """
 
+_LAST: Final = b"\xff" * DIGEST_BYTES
+
 
 class Ask(NamedTuple):
     """Send this EXCHANGE call; give back the reply's payload."""
@@ -65,9 +67,6 @@ class Push(NamedTuple):
     """Have the peer merge these version sets; give back a status for each, 0 where it has the set durably."""
 
     items: list[Item]
-
-
-_LAST: Final = b"\xff" * DIGEST_BYTES
 
 
 Step: TypeAlias = Ask | Pause | Push

@@ -8,6 +8,9 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from sadik.kernels import versions
 from sadik.node.buckets import Bucket
 from sadik.node.items import Item
@@ -53,6 +56,8 @@ class Holdings:
         settle: Callable[[bytes, bytes], bytes] = lambda name, stored: stored,
     ) -> None:
         self.trees = trees
+        self._bits = trees.partition_bits + trees.leaf_bits
+        self._width = 1 << trees.leaf_bits
         self.merge = merge
         self.settle = settle
         self._engine = engine
@@ -83,13 +88,13 @@ class Holdings:
             keys_max: Most records to look at and calls of the engine, together; at least 1.
             bytes_max: Most bytes of version sets to look at, but for the last one; at least 1.
         """
-        page = _Page()
-        for first, stop in _runs(leaves):
+        page = _Page(leaves)
+        for first, stop in self._runs(n, leaves):
             start, end = digest_range(first, self._bits, stop)
             if end <= after:
                 continue
             begun = page.last = max(start, after)
-            begun_at = len(page.digests)
+            page.totals.clear()
             whole = False
             while not whole and keys_max > 0 and bytes_max > 0:
                 entries = self._engine.scan(page.last, end, keys_max, bytes_max)
@@ -98,58 +103,84 @@ class Holdings:
                 self._add(page, n, entries)
                 if not entries:
                     whole, page.last = True, end
-            self._check_leaves(n, begun, page, begun_at)
+            self._check_leaves(n, begun, page)
             if not whole:
                 return page.listing()
         page.last = b""
         return page.listing()
 
-    @property
-    def _bits(self) -> int:
-        return self.trees.partition_bits + self.trees.leaf_bits
+    def _runs(self, n: int, leaves: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """(first, stop) of the ranges to scan for some leaves, none across partitions.
+
+        Leaves between them that are empty by the trees are scanned along: two calls of the engine for each
+        of many leaves that hold a key or none would cost more than the keys do.
+        """
+        numbers = np.array(leaves, dtype=np.int64)
+        partitions = numbers >> self.trees.leaf_bits
+        for part in np.split(numbers, np.flatnonzero(np.diff(partitions)) + 1):
+            partition, local = int(part[0]) >> self.trees.leaf_bits, part & (self._width - 1)
+            if self.trees.is_built(partition):
+                filled = np.cumsum(self._sums(n, partition) != 0)
+                ends = np.flatnonzero(filled[local[1:] - 1] != filled[local[:-1]])
+            else:
+                ends = np.flatnonzero(np.diff(local) != 1)
+            firsts = part[np.concatenate(([0], ends + 1))]
+            stops = part[np.concatenate((ends, [-1]))] + 1
+            yield from zip(firsts.tolist(), stops.tolist(), strict=True)
+
+    def _sums(self, n: int, partition: int) -> npt.NDArray[np.uint64]:
+        """What the leaves of a partition's tree hold."""
+        tree = self.trees.tree(n, partition)
+        return np.frombuffer(tree.level(tree.depth), dtype="<u8")
 
     def _add(self, page: _Page, n: int, entries: Sequence[Entry]) -> None:
+        rest = _DIGEST_BITS - self._bits
         for entry in entries:
             page.last = entry.digest
             bucket = bucket_of(entry, self._buckets)
             if bucket is None or bucket.properties.n != n or entry.value is None:
                 continue
             fingerprint = versions.fingerprint(entry.digest, entry.value)
-            if fingerprint:
+            leaf = int.from_bytes(entry.digest, "big") >> rest
+            page.totals[leaf] = page.totals.get(leaf, 0) + fingerprint
+            if fingerprint and leaf in page.wanted:
                 page.digests.append(entry.digest)
                 page.prints.append(fingerprint)
 
-    def _check_leaves(self, n: int, begun: bytes, page: _Page, begun_at: int) -> None:
-        """Compare the trees with what was listed behind ``begun``, as far as whole leaves were."""
+    def _check_leaves(self, n: int, begun: bytes, page: _Page) -> None:
+        """Compare the tree with what a partition's scan has met behind ``begun``, as far as whole leaves
+        go.
+        """
         rest = _DIGEST_BITS - self._bits
         first = -(-(int.from_bytes(begun, "big") + bool(begun)) >> rest)
         stop = (int.from_bytes(page.last, "big") + bool(page.last)) >> rest
-        totals: dict[int, int] = {}
-        for digest, fingerprint in zip(page.digests[begun_at:], page.prints[begun_at:], strict=True):
-            leaf = int.from_bytes(digest, "big") >> rest
-            totals[leaf] = totals.get(leaf, 0) + fingerprint
-        for number in range(first, stop):
-            partition, leaf = divmod(number, 1 << self.trees.leaf_bits)
-            if self.trees.is_built(partition):
-                self.trees.correct(n, partition, leaf, totals.get(number, 0) % (1 << 64))
+        partition = first // self._width
+        if first >= stop or not self.trees.is_built(partition):
+            return
+        expected = np.zeros(stop - first, dtype=np.uint64)
+        for leaf, total in page.totals.items():
+            if first <= leaf < stop:
+                expected[leaf - first] = total % (1 << 64)
+        local = first % self._width
+        held = self._sums(n, partition)[local : local + stop - first]
+        for index in np.flatnonzero(held != expected).tolist():
+            self.trees.correct(n, partition, local + index, int(expected[index]))
 
 
 class _Page:
-    """A listing in the making."""
+    """A listing in the making.
 
-    def __init__(self) -> None:
+    Attributes:
+        wanted: The leaves to list.
+        totals: Sum of the fingerprints that the scan at hand has met, by leaf.
+    """
+
+    def __init__(self, leaves: Sequence[int]) -> None:
+        self.wanted = frozenset(leaves)
+        self.totals: dict[int, int] = {}
         self.digests: list[bytes] = []
         self.prints = array("Q")
         self.last = b""
 
     def listing(self) -> Listing:
         return Listing(b"".join(self.digests), self.prints.tobytes(), self.last)
-
-
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(first, stop) of the unbroken runs in ascending numbers."""
-    first = 0
-    for index in range(1, len(numbers) + 1):
-        if index == len(numbers) or numbers[index] != numbers[index - 1] + 1:
-            yield numbers[first], numbers[index - 1] + 1
-            first = index

@@ -37,11 +37,11 @@ NODES_MAX: Final = 1024
 """Nodes in a question, as a group of partitions has at most above its leaves; the answer is 512 KiB at most.
 """
 LEAVES_MAX: Final = 1024
-PAGE_KEYS_MAX: Final = 512
-"""Keys in a listing, and about how many steps a node takes to make one: 2 ms."""
+PAGE_KEYS_MAX: Final = 256
+"""Keys in a listing, and about how many steps a node takes to make one: 1 to 2 ms."""
 PAGE_BYTES_MAX: Final = 1 << 20
 """Bytes of version sets that are read for a listing or sent in an answer; a greater set travels alone."""
-SETS_KEYS_MAX: Final = 128
+SETS_KEYS_MAX: Final = 64
 N_MAX: Final = 16
 
 EQUAL: Final = 0
