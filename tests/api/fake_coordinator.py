@@ -74,7 +74,7 @@ class FakeCoordinator:
         await self._begin("delete", bucket, key, context, options)
         return self._change(bucket, key, context, 1, -1, b"", b"")
 
-    def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
+    async def scan(self, bucket: bytes, cursor: int, count: int) -> KeyPage:
         self._fail()
         self.calls.append(("scan", bucket, cursor, count))
         keys = sorted(key for held_bucket, key in self.held if held_bucket == bucket)
@@ -94,7 +94,7 @@ class FakeCoordinator:
         self._fail()
         return sorted({bucket for bucket, _ in self.held} | set(self.bucket_properties))
 
-    def explain(self, bucket: bytes, key: bytes) -> Explanation:
+    async def explain(self, bucket: bytes, key: bytes) -> Explanation:
         self._fail()
         held = self.held.get((bucket, key), Held())
         replica = ReplicaView(
@@ -111,10 +111,6 @@ class FakeCoordinator:
     def status(self) -> dict[str, object]:
         self._fail()
         return self.facts
-
-    def layout(self) -> dict[str, object]:
-        self._fail()
-        return {"version": 1, "nodes": ["n1"]}
 
     def ready(self) -> bool:
         return self.is_ready

@@ -13,6 +13,7 @@ from sadik.api.http import HttpLimits, HttpServer
 from sadik.config import HttpConfig, NodeConfig
 from sadik.metrics import Registry
 from sadik.settings import Address
+from tests.api.fake_cluster import FakeCluster
 from tests.api.fake_coordinator import FakeCoordinator
 
 WAIT_S = 20.0
@@ -89,6 +90,7 @@ class Harness:
     """A running server, its coordinator and its metrics."""
 
     coordinator: FakeCoordinator
+    cluster: FakeCluster
     server: HttpServer
     registry: Registry
     port: int
@@ -124,11 +126,11 @@ class Harness:
 @asynccontextmanager
 async def serving(limits: HttpLimits | None = None, secret: bytes | None = None) -> AsyncIterator[Harness]:
     """A server on a free port; at the end it must stop in good order, with nothing held."""
-    coordinator = FakeCoordinator()
+    coordinator, cluster = FakeCoordinator(), FakeCluster()
     registry = Registry(process=False)
     config = NodeConfig(secret=secret, http=HttpConfig(listen=Address("127.0.0.1", 0)))
-    server = HttpServer(coordinator, config, registry, limits=limits)
-    harness = Harness(coordinator, server, registry, (await server.start()).port)
+    server = HttpServer(coordinator, config, registry, limits=limits, cluster=cluster)
+    harness = Harness(coordinator, cluster, server, registry, (await server.start()).port)
     try:
         yield harness
     finally:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from sadik.api.http import HttpLimits, openapi
+from sadik.api.http.cluster import ClusterRoutes
 from sadik.api.http.paths import Route
 from sadik.errors import (
     CorruptRecord,
@@ -33,6 +34,7 @@ class Case:
 
     Attributes:
         announced: Sent as ``Content-Length`` without any body.
+        lone: The server knows nothing of a cluster.
     """
 
     route: Route
@@ -46,17 +48,33 @@ class Case:
     ready: bool = True
     key: str = "one"
     authorized: bool = True
+    lone: bool = False
+
+
+JSON = {"Content-Type": "application/json"}
+ORDERS = {
+    Route.STAGE: b'{"action": "join", "node": "n2"}',
+    Route.COMMIT: b'{"version": 2}',
+    Route.HINTS_WAIT: b"{}",
+    Route.REPAIR: b'{"partition": null}',
+    Route.LEAVE: b"{}",
+}
+"""A good body for each."""
+CLUSTER = (Route.MEMBERS, Route.LAYOUT, Route.PLAN, Route.HINTS, *ORDERS)
 
 
 def cases() -> list[Case]:
     """At least one case for each status of each operation."""
     found: list[Case] = []
     for route in Route:
-        for method in ("GET", "HEAD"):
+        for method in [name for name in ("GET", "HEAD") if name in route.methods]:
             if route is not Route.VALUE:
                 found.append(Case(route, method, 200))
             if route not in (Route.HEALTH, Route.READY):
                 found.append(Case(route, method, 401, authorized=False))
+            if route in CLUSTER:
+                found.append(Case(route, method, 503, fault=Unavailable("nobody answers")))
+                found.append(Case(route, method, 404, lone=True))
         found.append(Case(route, "PATCH", 405))
     for method in ("GET", "HEAD"):
         for key, status in (("one", 200), ("two", 300), ("none", 404)):
@@ -65,14 +83,16 @@ def cases() -> list[Case]:
         found.append(Case(Route.VALUE, method, 200, "explain=1"))
         found.append(Case(Route.VALUE, method, 304, headers={"If-None-Match": "*"}))
         for route in Route:
+            if method not in route.methods:
+                continue
             if route in (
                 Route.VALUE,
                 Route.KEYS,
                 Route.BUCKETS,
                 Route.BUCKET,
                 Route.STATUS,
-                Route.LAYOUT,
                 Route.INDEX,
+                *CLUSTER,
             ):
                 found.append(Case(route, method, 500, fault=CorruptRecord("crc")))
             if route not in (Route.HEALTH, Route.READY, Route.METRICS):
@@ -100,6 +120,34 @@ def cases() -> list[Case]:
             found.append(Case(route, method, 408, announced=5))
             found.append(Case(route, method, 415, body=body, headers={"Content-Encoding": "gzip"}))
             found.append(Case(route, method, 417, body=body, headers={"Expect": "a miracle"}))
+    return found + orders()
+
+
+def orders() -> list[Case]:
+    """The same for what steers the cluster."""
+    found = [
+        Case(Route.STAGE, "DELETE", 200),
+        Case(Route.STAGE, "DELETE", 400, "nonsense=1"),
+        Case(Route.STAGE, "DELETE", 401, authorized=False),
+        Case(Route.STAGE, "DELETE", 404, lone=True),
+        Case(Route.STAGE, "DELETE", 500, fault=CorruptRecord("crc")),
+        Case(Route.STAGE, "DELETE", 503, fault=Unavailable("nobody answers")),
+    ]
+    for route, body in ORDERS.items():
+        found += [
+            Case(route, "POST", 200, headers=JSON, body=body),
+            Case(route, "POST", 400, headers=JSON, body=b'{"nonsense": 1}'),
+            Case(route, "POST", 401, headers=JSON, body=body, authorized=False),
+            Case(route, "POST", 404, headers=JSON, body=body, lone=True),
+            Case(route, "POST", 408, headers=JSON, announced=5),
+            Case(route, "POST", 413, headers=JSON, body=b" " * 1001),
+            Case(route, "POST", 415, body=body),
+            Case(route, "POST", 417, headers={**JSON, "Expect": "a miracle"}, body=body),
+            Case(route, "POST", 500, headers=JSON, body=body, fault=CorruptRecord("crc")),
+            Case(route, "POST", 503, headers=JSON, body=body, fault=Unavailable("nobody answers")),
+        ]
+        if route in (Route.COMMIT, Route.LEAVE):
+            found.append(Case(route, "POST", 409, headers=JSON, body=body, fault=InvalidRequest("not now")))
     return found
 
 
@@ -108,7 +156,7 @@ def documented(case: Case, answer: Answer) -> None:
     path = DOCUMENT["paths"][case.route.template]
     if case.status == 405:
         assert case.method.lower() not in path
-        responses = path["get"]["responses"]
+        responses = next(path[method]["responses"] for method in path if method != "parameters")
     else:
         responses = path[case.method.lower()]["responses"]
     assert str(answer.status) in responses
@@ -137,9 +185,11 @@ def test_every_answer_is_documented_and_everything_documented_is_answered() -> N
         kept = dict(http.coordinator.held)
         for case in cases():
             http.coordinator.held = dict(kept)
-            http.coordinator.fault = case.fault
+            http.coordinator.fault = http.cluster.fault = case.fault
+            http.cluster.version = 1
             http.coordinator.is_ready = case.ready
             http.server.application._served = False
+            http.server.application._cluster = ClusterRoutes(None if case.lone else http.cluster)
             target = case.route.template.replace("{bucket}", "b").replace("{key}", case.key)
             headers = {**case.headers, **(BEARER if case.authorized else {})}
             if case.announced is not None:

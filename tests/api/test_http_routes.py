@@ -55,9 +55,9 @@ def test_other_requests_run_while_keys_are_listed() -> None:
         turn_of_scan = []
         scan = http.coordinator.scan
 
-        def watched(bucket: bytes, cursor: int, count: int) -> KeyPage:
+        async def watched(bucket: bytes, cursor: int, count: int) -> KeyPage:
             turn_of_scan.append(turns)
-            return scan(bucket, cursor, count)
+            return await scan(bucket, cursor, count)
 
         async def turn() -> None:
             nonlocal turns
@@ -146,7 +146,7 @@ def test_state_is_shown() -> None:
 
     async def test(http: Harness) -> None:
         assert (await http.request("GET", "/v1/status")).json() == http.coordinator.facts
-        assert (await http.request("GET", "/v1/layout")).json() == http.coordinator.layout()
+        assert (await http.request("GET", "/v1/layout")).json() == http.cluster.layout()
 
     run(test)
 

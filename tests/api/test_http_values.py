@@ -17,9 +17,9 @@ from sadik.errors import (
     InvalidRequest,
     LimitReached,
     Overloaded,
+    QuorumMissed,
     StorageFailed,
     StorageFull,
-    Unavailable,
 )
 from sadik.node.coordinator.options import Options
 from tests.api.fake_coordinator import WALL_MS
@@ -254,11 +254,17 @@ def test_context_of_another_key_is_refused() -> None:
     run(test)
 
 
-def missed_quorum(maybe_applied: bool) -> Unavailable:
-    error = Unavailable("2 of 3 did not answer", maybe_applied=maybe_applied)
-    error.required, error.received = 2, 1  # type: ignore[attr-defined]
-    error.replicas = {"n2": "timeout"}  # type: ignore[attr-defined]
-    return error
+def missed_quorum(maybe_applied: bool) -> QuorumMissed:
+    return QuorumMissed(
+        "2 of 3 did not answer",
+        maybe_applied=maybe_applied,
+        required=2,
+        received=1,
+        reasons=(("n2", "timed out"), ("n3", "down")),
+    )
+
+
+REASONS = [{"node": "n2", "reason": "timed out"}, {"node": "n3", "reason": "down"}]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +277,7 @@ def missed_quorum(maybe_applied: bool) -> Unavailable:
             missed_quorum(True),
             503,
             "UNAVAILABLE",
-            {"outcome": "unknown", "required": 2, "received": 1, "replicas": {"n2": "timeout"}},
+            {"outcome": "unknown", "required": 2, "received": 1, "replicas": REASONS},
         ),
         (missed_quorum(False), 503, "UNAVAILABLE", {"outcome": "refused", "required": 2}),
         (ClockError("n1 is ahead"), 503, "CLOCK", {"outcome": "refused"}),

@@ -1,5 +1,4 @@
-"""The RESP server over a real node: order of replies, errors in their places, limits of a turn, durability.
-"""
+"""The RESP server over a real node: order of replies, errors in their places, limits of a turn, durability."""
 
 from __future__ import annotations
 

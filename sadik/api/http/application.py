@@ -28,6 +28,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 
 from sadik import __version__
 from sadik.api.http import bodies, openapi, page, problems
+from sadik.api.http.cluster import Cluster, ClusterRoutes
 from sadik.api.http.connection import Connection
 from sadik.api.http.coordinator import Coordinator
 from sadik.api.http.instruments import HttpInstruments
@@ -78,6 +79,7 @@ class Application:
     def __init__(
         self,
         coordinator: Coordinator,
+        cluster: Cluster | None,
         *,
         registry: Registry,
         instruments: HttpInstruments,
@@ -86,6 +88,7 @@ class Application:
         secret: bytes | None,
     ) -> None:
         self._coordinator = coordinator
+        self._cluster = ClusterRoutes(cluster)
         self._registry = registry
         self._instruments = instruments
         self._clock = clock
@@ -100,7 +103,7 @@ class Application:
             Route.METRICS: self._metrics,
             Route.OPENAPI: self._openapi,
             Route.STATUS: self._status,
-            Route.LAYOUT: self._layout,
+            **dict.fromkeys(self._cluster.routes, self._administration),
             Route.BUCKETS: self._buckets,
             Route.BUCKET: self._bucket,
             Route.KEYS: self._keys,
@@ -182,7 +185,7 @@ class Application:
         options = parse_options(pair for pair in pairs if pair[0].lower() != "explain")
         if request.method in ("GET", "HEAD"):
             if explain:
-                return _json(_explanation(self._coordinator.explain(target.bucket, target.key)))
+                return _json(_explanation(await self._coordinator.explain(target.bucket, target.key)))
             return await self._read(request, target, options)
         if explain:
             raise InvalidRequest("explain goes with GET")
@@ -246,7 +249,7 @@ class Application:
         cursor = given["cursor"]
         left = given["count"]
         while True:
-            page_of_keys = self._coordinator.scan(target.bucket, cursor, min(left, _KEYS_STEP))
+            page_of_keys = await self._coordinator.scan(target.bucket, cursor, min(left, _KEYS_STEP))
             keys += map(escape, page_of_keys.keys)
             size += sum(map(len, page_of_keys.keys))
             cursor = page_of_keys.cursor
@@ -275,8 +278,17 @@ class Application:
     async def _status(self, asked: Asked) -> web.Response:
         return _json(self._coordinator.status())
 
-    async def _layout(self, asked: Asked) -> web.Response:
-        return _json(self._coordinator.layout())
+    async def _administration(self, asked: Asked) -> web.Response:
+        request, target, reservation = asked
+        body = b""
+        if request.method == "POST":
+            if request.content_type != _JSON:
+                raise Problem(
+                    415, "ERR", f"{target.route.template} takes {_JSON}", close=request.can_read_body
+                )
+            body = await read_body(request, self._limits.document_bytes_max, reservation, self._limits)
+            self._instruments.received_bytes.add(len(body))
+        return _json(await self._cluster.answer(target.route, request.method, body))
 
     async def _health(self, asked: Asked) -> web.Response:
         return _json({"status": "ok"})

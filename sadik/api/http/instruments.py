@@ -10,7 +10,7 @@ from aiohttp import web
 from sadik.api.http.paths import Route
 from sadik.metrics import SECONDS, Registry
 
-_METHODS: Final = ("GET", "HEAD", "PUT", "DELETE")
+_METHODS: Final = ("GET", "HEAD", "PUT", "POST", "DELETE")
 _CLASSES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 

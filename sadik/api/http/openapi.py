@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from sadik import __version__
-from sadik.api.http import bodies, problems
+from sadik.api.http import bodies, openapi_cluster, problems
 from sadik.api.http.limits import HttpLimits
 from sadik.api.http.paths import Route
 
@@ -42,7 +42,7 @@ def document(limits: HttpLimits) -> Json:
             Route.BUCKETS.template: _simple("List buckets", "BucketList", loading=True),
             Route.BUCKET.template: _bucket(),
             Route.STATUS.template: _simple("Facts of this node", "Facts"),
-            Route.LAYOUT.template: _simple("Which node holds what", "Facts"),
+            **openapi_cluster.paths(),
             Route.HEALTH.template: _simple(
                 "Whether the process lives; always open", "State", open_to_all=True
             ),
@@ -60,7 +60,7 @@ def document(limits: HttpLimits) -> Json:
             ),
         },
         "components": {
-            "schemas": _schemas(),
+            "schemas": _schemas() | openapi_cluster.schemas(),
             "parameters": _parameters(),
             "headers": _headers(),
             "responses": {
@@ -338,7 +338,10 @@ def _schemas() -> Json:
             "node": text,
             "role": {"enum": ["primary", "fallback"]},
             "up": {"type": "boolean"},
-            "state": {"enum": ["stored", "absent", "error"]},
+            "state": {
+                "enum": ["stored", "absent", "error", "hinted", "unknown"],
+                "description": "Hinted: kept for another node. Unknown: the node does not answer.",
+            },
             "entries": {"type": "array", "items": _object({"actor": hexadecimal, "stamp": hexadecimal})},
             "siblings": integer,
             "bytes": integer,
@@ -386,7 +389,11 @@ def _schemas() -> Json:
                 },
                 "required": integer,
                 "received": integer,
-                "replicas": {"description": "Each replica's reason."},
+                "replicas": {
+                    "type": "array",
+                    "description": "Of each replica that did not count, why.",
+                    "items": _object({"node": text, "reason": text}),
+                },
                 "context": text,
                 "siblings": {"type": "array", "maxItems": 0},
             },

@@ -32,9 +32,9 @@ def render(version: str, ready: bool, status: Mapping[str, object]) -> bytes:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sadik</title>'
         '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
         f"<style>{_STYLE}</style></head><body><h1>Sadik {escape(version)}: this node is {state}</h1>"
-        '<p><a href="/v1/status">status</a> · <a href="/v1/layout">layout</a> · '
-        '<a href="/v1/buckets">buckets</a> · <a href="/metrics">metrics</a> · '
-        '<a href="/openapi.json">OpenAPI document</a></p>'
+        '<p><a href="/v1/status">status</a> · <a href="/v1/members">members</a> · '
+        '<a href="/v1/layout">layout</a> · <a href="/v1/buckets">buckets</a> · '
+        '<a href="/metrics">metrics</a> · <a href="/openapi.json">OpenAPI document</a></p>'
         "<pre>curl -X PUT --data-binary hello http://HOST:PORT/v1/kv/demo/greeting\n"
         "curl -i http://HOST:PORT/v1/kv/demo/greeting</pre>"
         f"<table>{rows}</table></body></html>\n"

@@ -20,6 +20,7 @@ from sadik.errors import (
     InvalidRequest,
     LimitReached,
     Overloaded,
+    QuorumMissed,
     SadikError,
     StorageError,
     StorageFull,
@@ -102,9 +103,9 @@ def from_error(error: BaseException, *, writing: bool) -> Problem:
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable | StorageError):
         members["outcome"] = "unknown" if error.maybe_applied else "refused"
-        for name in ("required", "received", "replicas"):
-            if (fact := getattr(error, name, None)) is not None:
-                members[name] = fact
+    if isinstance(error, QuorumMissed):
+        members["required"], members["received"] = error.required, error.received
+        members["replicas"] = [{"node": node, "reason": reason} for node, reason in error.reasons]
     if isinstance(error, Overloaded):
         headers = _retry()
     return Problem(status, error.code, str(error), members=members, headers=headers)

@@ -7,6 +7,7 @@ import asyncio
 from aiohttp import web
 
 from sadik.api.http.application import Application
+from sadik.api.http.cluster import Cluster
 from sadik.api.http.connection import Connection, ConnectionSet
 from sadik.api.http.coordinator import Coordinator
 from sadik.api.http.instruments import HttpInstruments
@@ -27,6 +28,7 @@ class HttpServer:
         registry: Where the server's instruments are declared, and what ``/metrics`` shows.
         clock: Measures requests.
         limits: Instead of those that follow from ``config``.
+        cluster: What operators steer; without it those routes are not there.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class HttpServer:
         *,
         clock: Clock | None = None,
         limits: HttpLimits | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._listen = config.http.listen
         self._limits = limits or HttpLimits.of(config)
@@ -48,6 +51,7 @@ class HttpServer:
         )
         self.application = Application(
             coordinator,
+            cluster,
             registry=registry,
             instruments=instruments,
             clock=clock or SystemClock(),
