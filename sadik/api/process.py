@@ -47,6 +47,7 @@ log = logging.getLogger("sadik.process")
 
 _Result = TypeVar("_Result")
 
+_HINT_TABLES = 65_536
 _FRAME_MARGIN = 1 << 20
 """Beside a version set of the greatest size a frame holds its name and headers."""
 
@@ -104,7 +105,8 @@ def _open(
                 files=files,
                 clock=clock,
                 entropy=entropy,
-                partitions=birth.partitions if name == "log" else 1,
+                # Hints of one owner share the first byte of their place: many tables keep them in short runs.
+                partitions=birth.partitions if name == "log" else _HINT_TABLES,
                 segment_bytes_max=segment_bytes_max,
             )
 

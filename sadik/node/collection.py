@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from sadik.env.clock import Clock
 from sadik.ids import stamp_at
 from sadik.kernels import versions
+from sadik.node.buckets import Bucket
 from sadik.node.records import Record
 from sadik.node.vnode import Vnodes
 from sadik.storage.engine import Entry
@@ -117,8 +118,27 @@ class Collector:
         entries, values = versions.decode(entry.value)
         if any(value.expires_at_ms > now_ms for value in values):
             self._counting[bucket.name] = self._counting.get(bucket.name, 0) + 1
-        left = collect(
-            entry.value,
+        left = self._collected(bucket, entry.value, entries, values, now_ms)
+        return None if left == entry.value else left
+
+    def settle(self, name: bytes, stored: bytes) -> bytes:
+        """``stored`` as collection leaves it, for whoever compares replicas: what one has collected and the
+        other not yet is no difference.
+        """
+        entries, values = versions.decode(stored)
+        bucket = self._vnodes.buckets.get(name[1 : 1 + name[0]])
+        return self._collected(bucket, stored, entries, values, self._clock.wall_ms())
+
+    def _collected(
+        self,
+        bucket: Bucket,
+        stored: bytes,
+        entries: versions.Entries,
+        values: Sequence[versions.Value],
+        now_ms: int,
+    ) -> bytes:
+        return collect(
+            stored,
             entries,
             values,
             floor=bucket.floor,
@@ -126,7 +146,6 @@ class Collector:
             tombstone_horizon=stamp_at(max(0, now_ms - self._horizon_ms)),
             entry_horizon=self._vnodes.horizon,
         )
-        return None if left == entry.value else left
 
     def _record(self, entry: Entry, left: bytes, now_ms: int) -> Record:
         """What is left as a change to store. Nothing is read again: what a page holds may exceed the limit of

@@ -162,11 +162,14 @@ class Node:
         self.members.on_fault = lambda reason: self.on_fault(reason)
         self.buckets.on_change = self._on_bucket
         self.buckets.newest = lambda: max(self.hybrid.last, self.vnodes.bound.at_start)
+        self._lost_hints: dict[int | None, None] = {}
+        self._started = False
         self.hints = HintStore(
             hint_engine,
             clock,
             bytes_max=config.peers.hint_bytes_max,
             age_ms=config.peers.hint_age_ms,
+            on_lost=self._on_hint_lost,
         )
         self.instruments = CoordinatorInstruments(registry)
         self.core = Core(
@@ -222,6 +225,7 @@ class Node:
             clock=clock,
             entropy=entropy,
             interval_ms=config.peers.exchange_interval_ms,
+            settle=self.collector.settle,
             # Nodes that know different buckets hide different values; gossip comes first, and hints do.
             facts=self.buckets.digest,
             is_catching_up=lambda node: node in self.hints.owners(),
@@ -338,14 +342,14 @@ class Node:
         self.hint_sync.start()
         rate = self.config.storage.compaction_bytes_per_second
         if rate:
-            for name, engine, sync in (
-                ("storage maintenance", self.engine, self.sync),
-                ("hint maintenance", self.hint_engine, self.hint_sync),
+            for name, step in (
+                ("storage maintenance", self.maintain),
+                ("hint maintenance", partial(_maintain, self.hint_engine, self.hint_sync)),
             ):
                 self.background.start(
                     Job(
                         name=name,
-                        step=partial(_maintain, engine, sync),
+                        step=step,
                         idle_s=_MAINTENANCE_IDLE_S,
                         pause_s=_MAINTENANCE_STEP_BYTES / rate,
                     )
@@ -366,7 +370,15 @@ class Node:
         self.members.start()
         self.replay.start()
         self.exchange.start()
+        self._started = True
+        for partition in self._lost_hints:
+            self.exchange.repair(partition)
+        self._lost_hints.clear()
         self.coordinator.start()
+
+    def maintain(self) -> bool:
+        """One step of the engine's background work; True when the next one is not to wait for long."""
+        return _maintain(self.engine, self.sync)
 
     async def close(self) -> None:
         """Stop the jobs, part from the others, make everything durable, close the engines.
@@ -420,6 +432,14 @@ class Node:
     def _on_link_down(self, node: NodeId, reason: str) -> None:
         self.pushes.on_link_down(node, reason)
         self.coordinator.on_link_down(node, reason)
+
+    def _on_hint_lost(self, owner: str, prefix: bytes) -> None:
+        """A hint cannot be delivered any more: what it was for is found by comparison."""
+        partition = self.members.view.partition_of(prefix) if prefix else None
+        if self._started:
+            self.exchange.repair(partition)
+        else:
+            self._lost_hints[partition] = None
 
     async def _push_hints(self, node: NodeId, items: Sequence[Item]) -> bytes:
         if node != self.core.node:

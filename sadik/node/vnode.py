@@ -406,8 +406,6 @@ class Vnodes:
         self.ticket_last = ticket
         if self.trees is not None:
             self._update_trees(spans, count, digests, merged.before, merged.after)
-            if merged.unreadable:
-                self.trees.rebuild()
         return Merging(merged.status, ticket, None)
 
     def merge_items(self, items: Sequence[Item]) -> Merging:
