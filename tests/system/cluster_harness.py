@@ -248,7 +248,8 @@ class ClusterNode:
     def document(self, method: str, path: str, document: object = None) -> dict[str, Any]:
         """A JSON document, asked for with another one. Raises HttpProblem."""
         body = None if document is None else json.dumps(document).encode()
-        status, _, content = self.request(method, path, body=body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        status, _, content = self.request(method, path, body=body, headers=headers)
         found: dict[str, Any] = json.loads(content)
         if status >= 400:
             raise HttpProblem(status, found)
