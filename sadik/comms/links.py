@@ -332,10 +332,9 @@ class Links:
         elif len(self._up[lane]) >= NODES_MAX:
             return Refuse(NOT_ADMITTED, f"more than {NODES_MAX} nodes")
         dial = self._dials.get((identity.node, lane))
-        if existing is None and dial is not None and dial.link is not None and dial.link.has_greeted:
-            if me.node < identity.node:
-                return Refuse(LINKED, f"node {me.node} dials node {identity.node} at this moment", me.node)
-            self._give_up(dial)
+        greeted_by_us = dial is not None and dial.link is not None and dial.link.has_greeted
+        if existing is None and greeted_by_us and me.node < identity.node:
+            return Refuse(LINKED, f"node {me.node} dials node {identity.node} at this moment", me.node)
         return None
 
     def on_welcomed(self, link: Link, greeted: Greeted) -> Refuse | None:
@@ -360,6 +359,9 @@ class Links:
         for links in self._up:
             if (other := links.get(node)) and other.identity.actor != identity.actor:
                 self._close(other, "the node has started again")
+        known = self._dials.get((node, lane))
+        if known is not None and known is not dial and known.pending:
+            self._give_up(known)
         counters = self._count(node, lane)
         counters.links += 1
         link.set_up(self._receiver.on_frames, counters)

@@ -138,6 +138,9 @@ def test_own_pause_is_not_the_others_silence() -> None:
 
     async def story(world: MemoryWorld) -> None:
         a, b = await pair(world)
+        # Twice, as what came since the last tick would count as heard now.
+        for _ in range(2):
+            world.network.tick()
         world.clock.now_ns += 120_000_000_000
         world.network.tick()
         assert (a.recorder.downs(), b.recorder.downs()) == ([], [])
@@ -290,6 +293,53 @@ def test_counters_of_names_that_came_and_went_are_bounded(monkeypatch: pytest.Mo
         assert len(a.transport.statistics()) <= 2 * 3 * len(LANES)
 
     run(story)
+
+
+def test_broken_link_is_made_again_by_the_smaller_id() -> None:
+    """The other side waits its grace time: else both would dial at the same moment, each time."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        world.run(2000)
+        before = [node.transport.port_statistics().accepted for node in (a, b)]
+        for wire in list(world.network._ends):
+            wire.abort()
+        world.drain()
+        assert not a.transport.is_up(b.name)
+        world.run(100)
+        assert one_link(a, b, DATA)
+        assert [node.transport.port_statistics().accepted for node in (a, b)] == [before[0], before[1] + 2]
+
+    run(story)
+
+
+@given(choices=st.lists(st.integers(0, 7), max_size=150), ahead=st.integers(0, 6), first=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_one_of_two_attempts_at_once_is_given_up_before_it_is_a_link(
+    choices: list[int], ahead: int, first: bool
+) -> None:
+    """Two links that replace each other would cost the requests on the first one."""
+    drawn = iter(choices)
+    world = MemoryWorld(lambda count: next(drawn, 0) % count)
+
+    async def story() -> None:
+        nodes = [await world.node("a"), await world.node("b")]
+        for node, other in (nodes, nodes[::-1]) if first else (nodes[::-1], nodes):
+            node.knows(other)
+            for dial in node.transport._dials.values():
+                # As if the greater id's grace time were over just now.
+                dial.due_ns = 0
+            node.transport.tick()
+            for _ in range(ahead):
+                if world.steps:
+                    world.steps.popleft()()
+        world.run(3000)
+        a, b = nodes
+        assert one_link(a, b, DATA)
+        assert one_link(a, b, BULK)
+        assert [node.recorder.events for node in nodes] == [[("up", "b")], [("up", "a")]]
+
+    asyncio.run(story())
 
 
 @given(

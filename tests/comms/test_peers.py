@@ -426,12 +426,11 @@ def test_frames_come_before_the_news_that_their_link_broke() -> None:
         order: list[str] = []
         two.a.on_batch(Kind.SETS | REPLY, lambda batch: order.append("frames"))
         two.a.watch(lambda who: None, lambda node, reason: order.append("down"))
-        two.b.send(A, frames.encode(Kind.SETS | REPLY, 1, (b"",)))
-        two.transports[1].forget(A)
-        await until(lambda: "down" in order)
+        two.a.on_frames(B, DATA, [frames.Frame(Kind.SETS | REPLY, 1, b"")])
+        two.a.on_link_down(B, "gone")
         assert order == ["frames", "down"]
         assert two.events[0] == ("up", B)
-        assert two.events[1][:2] == ("down", B)
+        assert two.events[1] == ("down", B, "gone")
 
     run(story)
 
