@@ -87,7 +87,8 @@ class Connection(asyncio.Protocol):
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_bytes = 0
-        self._transport.write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def queued_bytes(self) -> int:
         return self._out_bytes + self._transport.get_write_buffer_size()
