@@ -185,7 +185,7 @@ def repair(session: Session, partition: int | None) -> int:
     document = asyncio.run(_follow(session, partition))
     parts: list[RenderableType] = tables.repair(document)
     session.show(document, *parts)
-    return 1 if tables.errors(document) else 0
+    return 1 if document.get("errors") else 0
 
 
 async def _follow(session: Session, partition: int | None) -> Document:

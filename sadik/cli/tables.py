@@ -26,6 +26,7 @@ _STYLES: Final = {
     "stored": "green",
     "absent": "yellow",
     "error": "red",
+    "unknown": "dim",
 }
 _BAR_CELLS: Final = 20
 _PREVIEW: Final = 60
@@ -178,15 +179,11 @@ def repair(document: Document) -> list[RenderableType]:
         f"{counted(document['keys_compared'], 'key')} looked at, {document['keys_repaired']:,} repaired, "
         f"{size(document['bytes'])} sent"
     )
-    if errors(document):
-        text.append(f", {counted(errors(document), 'error')}", style="red")
-    return [text]
-
-
-def errors(document: Document) -> int:
-    """How many errors a repair met."""
-    found = document.get("errors") or 0
-    return found if isinstance(found, int) else len(found)
+    parts: list[RenderableType] = [text]
+    if unbuilt := document.get("partitions_unbuilt"):
+        waiting = f"{counted(unbuilt, 'partition')} not compared: their trees are not built yet"
+        parts.append(Text(waiting, style="yellow"))
+    return [*parts, *(Text(f"error: {error}", style="red") for error in document.get("errors") or ())]
 
 
 def siblings(document: Document, now_ms: int) -> list[RenderableType]:

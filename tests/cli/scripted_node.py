@@ -192,7 +192,7 @@ REPAIRED = {
     "keys_compared": 1_000_000,
     "keys_repaired": 17,
     "bytes": 65_000,
-    "errors": 0,
+    "errors": [],
 }
 
 EXPLANATION = {

@@ -255,23 +255,28 @@ def test_directory_of_a_single_node_is_refused(sadik, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_node_serves_and_stops(demo, tmp_path):
-    """The whole way with the real program, one node."""
-    command = [sys.executable, "-m", "sadik.cli.main", "demo", "--nodes", "1", "--base-port", "BASE_PORT"]
-    running = demo(command=[*command, "--data", str(tmp_path / "demo"), "--", "--partitions", "64"], count=1)
-    pids = running.pids()
-    node = f"127.0.0.1:{running.base_port + 1}"
+def test_real_cluster_serves_and_comes_back(demo, tmp_path):
+    """The whole way with the real program: any node answers, and a restart finds layout and data."""
+    words = [sys.executable, "-m", "sadik.cli.main", "demo", "--base-port", "BASE_PORT"]
+    words += ["--data", str(tmp_path / "demo"), "--", "--partitions", "64"]
 
-    def sadik(*arguments):
+    def sadik(running, number, *arguments):
+        node = f"127.0.0.1:{running.base_port + 10 * number + 1}"
         program = [sys.executable, "-m", "sadik.cli.main", "--node", node, *arguments]
         return subprocess.run(program, capture_output=True, text=True, timeout=60, check=True).stdout
 
-    context = sadik("put", "greeting", "hello").strip()
-    assert context
-    assert sadik("get", "greeting") == "hello"
-    sadik("put", "greeting", "bonjour", "--context", context)
-    assert sadik("get", "greeting") == "bonjour"
-    assert json.loads(sadik("--json", "ring"))["partitions"] == 64
-    running.process.terminate()
-    assert running.end() == 0
+    first = demo(command=words)
+    pids = first.pids()
+    context = sadik(first, 0, "put", "greeting", "hello").strip()
+    assert sadik(first, 2, "get", "greeting") == "hello"
+    sadik(first, 1, "put", "greeting", "bonjour", "--context", context)
+    first.process.terminate()
+    assert first.end() == 0
     wait_gone(pids)
+    second = demo(command=words)
+    second.pids()
+    layout = json.loads(sadik(second, 2, "--json", "ring"))
+    assert (layout["version"], layout["partitions"], len(layout["nodes"])) == (2, 64, 3)
+    assert sadik(second, 0, "get", "greeting") == "bonjour"
+    second.process.terminate()
+    assert second.end() == 0

@@ -183,11 +183,15 @@ def test_repair_follows_to_the_end(sadik, scripted):
 
 def test_repair_of_one_partition_with_errors_is_code_1(sadik, scripted):
     """What could not be compared is not called repaired."""
-    scripted.on("POST", "/v1/repair", {**REPAIRED, "errors": 2})
+    failed = {**REPAIRED, "errors": ["n2: the link broke"], "partitions_unbuilt": 3}
+    scripted.on("POST", "/v1/repair", failed)
     ran = sadik("repair", "--partition", "7", "--json")
     assert scripted.asked[0].json() == {"partition": 7}
-    assert (ran.code, json.loads(ran.out)["errors"]) == (1, 2)
-    assert sadik("repair").out.endswith(", 2 errors\n")
+    assert (ran.code, json.loads(ran.out)) == (1, failed)
+    assert sadik("repair").out.splitlines()[1:] == [
+        "3 partitions not compared: their trees are not built yet",
+        "error: n2: the link broke",
+    ]
 
 
 @pytest.mark.parametrize(
