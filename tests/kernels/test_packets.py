@@ -6,7 +6,7 @@ from array import array
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadik.errors import ProtocolError
@@ -80,6 +80,7 @@ def slices(data: Any, starts: Any, lengths: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize("twin", TWINS)
+@settings(deadline=None)
 @given(items=addresses, more=addresses)
 def test_sets_come_out_as_they_went_in(twin, items, more):
     """Several packets are one batch; operations without a set are left out."""
@@ -107,6 +108,7 @@ def test_sets_come_out_as_they_went_in(twin, items, more):
 
 
 @pytest.mark.parametrize("twin", TWINS)
+@settings(deadline=None)
 @given(items=addresses)
 def test_operations_come_out_as_they_went_in(twin, items):
     """Kinds, names, payloads and times to live of a forwarded batch."""
@@ -129,6 +131,7 @@ def outcome(function: Any, *arguments: Any, **named: Any) -> Any:
         return type(error)
 
 
+@settings(deadline=None)
 @given(items=addresses, marks=st.binary(min_size=12, max_size=12))
 def test_twins_write_the_same_bytes(items, marks):
     """Two nodes may run different twins."""
@@ -139,6 +142,7 @@ def test_twins_write_the_same_bytes(items, marks):
     assert native.encode_operations(**operations(items)) == reference.encode_operations(**operations(items))
 
 
+@settings(deadline=None)
 @given(items=addresses, at=st.integers(min_value=0), byte=st.integers(0, 255), cut=st.integers(0, 3))
 def test_damage_is_told_alike(items, at, byte, cut):
     """A changed or cut packet gives the same on both twins: an error, or another valid packet, never a

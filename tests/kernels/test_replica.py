@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadik.kernels.native import replica as native
@@ -70,6 +70,7 @@ def merge_arguments(case: list[Any], limit: int = LIMIT) -> tuple[Any, ...]:
     )
 
 
+@settings(deadline=None)
 @given(case=cases, limit=st.sampled_from([LIMIT, 50, 0]))
 def test_merge_twins_agree(case, limit):
     """Whatever is stored and whatever comes, valid or not."""
@@ -77,6 +78,7 @@ def test_merge_twins_agree(case, limit):
     assert tuple(native.merge_batch(*arguments)) == tuple(reference.merge_batch(*arguments))
 
 
+@settings(deadline=None)
 @given(case=cases)
 def test_compare_twins_agree(case):
     count = len(case)
@@ -98,6 +100,7 @@ def test_compare_twins_agree(case):
     assert tuple(native.compare_batch(*arguments)) == tuple(reference.compare_batch(*arguments))
 
 
+@settings(deadline=None)
 @given(case=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), stored_sets, stored_sets), max_size=8))
 def test_fingerprint_twins_agree(case):
     stored = [item[2] for item in case]
@@ -116,6 +119,7 @@ def test_fingerprint_twins_agree(case):
 
 
 @pytest.mark.parametrize("twin", TWINS)
+@settings(deadline=None)
 @given(base=stored_sets, incoming=stored_sets)
 def test_merge_is_that_of_single_sets(twin, base, incoming):
     """The loop decides nothing of its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadik.node.buckets import BucketProperties
@@ -33,6 +33,7 @@ def test_needs_come_from_request_bucket_and_cluster(properties, options, n, need
 events = st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(replies=events, need=st.integers(0, 4), need_primary=st.integers(0, 4))
 def test_operation_is_decided_exactly_when_no_reply_can_change_it(replies, need, need_primary):
     """A reply (counts, is a primary's, has come) after the other, against counting by hand."""

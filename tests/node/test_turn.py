@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadik.errors import (
@@ -46,6 +46,7 @@ def value_of(answers: Any, index: int) -> bytes:
     return bytes(answers.values[start : start + length])
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_run_is_answered_once_with_its_own_values(data):
     """Whatever way the operations go and in whatever order the parts come back."""
@@ -105,6 +106,7 @@ def test_answers_survive_the_way_between_nodes(error):
     assert (str(told), vars(told)) == (str(error), vars(error))
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=80), count=st.integers(0, 4))
 def test_garbage_is_no_answer(data, count):
     """Whatever a node sends instead of an answer is told, never read beyond."""
