@@ -1,4 +1,4 @@
-"""The RESP server over a real node: order of replies, errors in their places, limits of a turn, durability."""
+"""The RESP server over a real engine: order of replies, errors in their places, limits of a turn, syncs."""
 
 from __future__ import annotations
 

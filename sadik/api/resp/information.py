@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from dataclasses import dataclass
+from typing import Final
 
 import sadik
 from sadik.api.resp.admin import default_settings
@@ -14,6 +15,12 @@ from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.keys import NUMBERED_BUCKETS
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
+
+_CLUSTER: Final = (
+    *("cluster_id", "members", "live_members", "layout_version"),
+    *("in_layout", "hints", "in_flight"),
+)
+"""What of a node's status is about its cluster; ``cluster_enabled`` is Redis' own protocol, which is off."""
 
 
 @dataclass(slots=True)
@@ -45,9 +52,19 @@ def settings(config: NodeConfig) -> dict[str, str]:
 
 
 def sections(
-    facts: Facts, instruments: RespInstruments, coordinator: Coordinator, clients: int, clock: Clock
+    facts: Facts,
+    instruments: RespInstruments,
+    coordinator: Coordinator,
+    clients: int,
+    clock: Clock,
+    *,
+    loading: bool,
 ) -> dict[str, dict[str, str | int]]:
-    """INFO's sections in order."""
+    """INFO's sections in order.
+
+    Args:
+        loading: Data commands are still refused; clients that ask before they begin wait and ask again.
+    """
     status = coordinator.status()
     uptime_s = max(0, (clock.wall_ms() - facts.started_ms) // 1000)
     used = resident_bytes()
@@ -58,6 +75,8 @@ def sections(
         if keys:
             # Of this node alone: INFO must answer when other nodes do not. DBSIZE counts the cluster's.
             keyspace[f"db{database}"] = f"keys={keys},expires={min(keys, coordinator.expiring(bucket))}"
+    cluster: dict[str, str | int] = {"cluster_enabled": 0}
+    cluster |= {name: _plain(status[name]) for name in _CLUSTER if name in status}
     return {
         "Server": {
             "redis_version": REDIS_VERSION,
@@ -83,7 +102,7 @@ def sections(
             "maxmemory_policy": "noeviction",
         },
         "Persistence": {
-            "loading": 0,
+            "loading": int(loading),
             "aof_enabled": 0 if status["engine"] == "memory" else 1,
             "rdb_bgsave_in_progress": 0,
         },
@@ -100,7 +119,7 @@ def sections(
             "used_cpu_sys": f"{os.times().system:.6f}",
             "used_cpu_user": f"{os.times().user:.6f}",
         },
-        "Cluster": {"cluster_enabled": 0},
+        "Cluster": cluster,
         "Keyspace": keyspace,
         "Sadik": {f"sadik_{name}": _plain(value) for name, value in status.items()},
     }

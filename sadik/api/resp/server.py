@@ -384,7 +384,12 @@ class RespServer:
 
     def information(self) -> dict[str, dict[str, str | int]]:
         return information.sections(
-            self._facts, self._instruments, self._coordinator, len(self._connections), self._clock
+            self._facts,
+            self._instruments,
+            self._coordinator,
+            len(self._connections),
+            self._clock,
+            loading=self._is_loading(),
         )
 
     def reset_statistics(self) -> None:
