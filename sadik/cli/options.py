@@ -20,8 +20,8 @@ from sadik.settings import UNITLESS, UNITS, Address, Setting
 _TRUE: Final = ("true", "yes", "on", "1")
 _FALSE: Final = ("false", "no", "off", "0")
 
-_NOT_OPTIONS: Final = frozenset({"SADIK_BUILD", "SADIK_DEBUG", "SADIK_KERNELS"})
-"""Variables of the build and of the kernels' choice."""
+_NOT_OPTIONS: Final = frozenset({"SADIK_BUILD", "SADIK_DEBUG", "SADIK_KERNELS", "SADIK_NODE"})
+"""Variables of the build, of the kernels' choice, and of the `sadik` command."""
 
 # Kubernetes gives every container such variables for a service that is called sadik or sadik-something.
 _SERVICE_NAME: Final = re.compile(
