@@ -1,9 +1,9 @@
 """Links within one process, for tests and simulated clusters: the same bytes, handshakes and rules as over
 TCP.
 
-A connection is two queues of bytes. What is written is delivered in a later step of ``schedule``, all that
-waits at once; so nothing is delivered from within a write, and order within a connection does not depend on
-the scheduler.
+A connection is two queues of bytes. What is written leaves in a later step of ``schedule``, all that waits at
+once, and arrives in another; so nothing is delivered from within a write, what is on its way cannot be called
+back, and order within a connection does not depend on the scheduler.
 
 Where a path is *cut*, bytes and the news of a connection's end stay where they are, as with a network that
 drops packets: nobody is told, silence has to tell. Healed in time, a connection goes on where it was.
@@ -11,6 +11,7 @@ drops packets: nobody is told, silence has to tell. Healed in time, a connection
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -63,6 +64,7 @@ class MemoryNetwork:
         """Every path is open, and what waited goes on."""
         self._cut.clear()
         for end in self._ends:
+            self._schedule(end.land)
             self._schedule(end.pump)
 
     def is_open(self, sender: NodeId, receiver: NodeId) -> bool:
@@ -110,7 +112,7 @@ class MemoryNetwork:
         self._schedule(step)
 
     def drop(self, end: MemoryWire) -> None:
-        """One end of a connection is gone."""
+        """One end of a connection is gone, and nothing of it is on its way."""
         self._ends.pop(end, None)
 
 
@@ -128,6 +130,7 @@ class MemoryWire:
         self._network = network
         self._queue: list[bytes] = []
         self._queued = 0
+        self._flight: deque[bytes | None] = deque()
         self._closing = False
         self._gone = False
 
@@ -154,29 +157,37 @@ class MemoryWire:
         return f"the wire to {self.other.node}"
 
     def pump(self) -> None:
-        """Deliver what waits, if the path is open."""
+        """Send what waits on its way, if the path is open."""
         if self._gone or not self._network.is_open(self.node, self.other.node):
             return
         if self._queue:
-            data = b"".join(self._queue)
+            self._flight.append(b"".join(self._queue))
             self._queue.clear()
             self._measure(0)
-            if self.other._gone:
+            self._network.later(self.land)
+        if self._closing:
+            self._end("closed")
+
+    def land(self) -> None:
+        """Deliver what is on its way, in order, if the path is still open."""
+        while self._flight and self._network.is_open(self.node, self.other.node):
+            data = self._flight.popleft()
+            if data is None:
+                self.other._end("closed by the other side")
+            elif self.other._gone:
                 if self._network.is_open(self.other.node, self.node):
                     self._end("Connection reset by peer")
-                return
-            if self.other.link is not None:
+            elif self.other.link is not None:
                 self.other.link.receive(data)
-        if self._closing and not self._queue:
-            self._end("closed")
+        if self._gone and not self._flight:
+            self._network.drop(self)
 
     def _end(self, reason: str) -> None:
         if self._gone:
             return
         self._gone = True
-        self._network.drop(self)
-        if self._network.is_open(self.node, self.other.node):
-            self._network.later(partial(self.other._end, "closed by the other side"))
+        self._flight.append(None)
+        self._network.later(self.land)
         if self.link is not None:
             self.link.lost(reason)
 

@@ -176,6 +176,19 @@ def test_lost_link_is_dialled_again_with_growing_pauses() -> None:
     run(story)
 
 
+def test_link_that_never_lasts_is_dialled_seldom() -> None:
+    """The other side lets us in and throws us out: that is no success to begin anew from."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await world.node("a"), await world.node("b")
+        b.recorder.on_link_up = lambda who: b.transport.forget(who.node)
+        a.knows(b)
+        world.run(20_000)
+        assert 10 <= b.transport.port_statistics().welcomed <= 60
+
+    run(story)
+
+
 def test_attempts_that_fail_alike_are_not_logged_each(caplog: pytest.LogCaptureFixture) -> None:
     """A node that is down for a night must not fill the others' disks."""
 
@@ -199,10 +212,9 @@ def test_link_the_other_side_has_lost_already_makes_room() -> None:
         b.transport._timeout_ns //= 2
         await world.until(lambda: not b.transport.is_up(a.name))
         assert a.transport.is_up(b.name)
-        # What a still writes into the dead connection would be answered by a reset: hold that back.
+        # The goodbye, and the answer to what a still writes into the dead connection, are held back.
         for wire in list(world.network._ends):
-            if wire.node == a.name:
-                wire.pump = lambda: None
+            wire.pump = wire.land = lambda: None
         world.network.heal()
         await world.until(lambda: one_link(a, b, DATA))
         assert a.recorder.downs() == ["replaced by a newer link"]
@@ -309,6 +321,24 @@ def test_broken_link_is_made_again_by_the_smaller_id() -> None:
         world.run(100)
         assert one_link(a, b, DATA)
         assert [node.transport.port_statistics().accepted for node in (a, b)] == [before[0], before[1] + 2]
+
+    run(story)
+
+
+def test_of_two_attempts_at_once_the_smaller_ids_is_the_link() -> None:
+    """Both have greeted before either is answered; without another attempt one of them holds."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await world.node("a"), await world.node("b")
+        b.knows(a)
+        for dial in b.transport._dials.values():
+            dial.due_ns = 0
+        b.transport.tick()
+        a.knows(b)
+        world.drain()
+        assert one_link(a, b, DATA)
+        assert one_link(a, b, BULK)
+        assert all(a.transport._up[lane][b.name].dialled_by_us for lane in LANES)
 
     run(story)
 
