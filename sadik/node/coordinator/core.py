@@ -7,6 +7,7 @@ Where none of a key's primaries can be reached, the own replica is the store of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from sadik.node.coordinator.instruments import CoordinatorInstruments
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import FAILED
 from sadik.node.coordinator.quorum import Needs, needs_of
+from sadik.node.items import Named
 from sadik.node.operations import DIGEST_BYTES, Operations
 from sadik.node.records import Record
 from sadik.node.repair.hints import HintStore
@@ -50,6 +52,24 @@ class Targets(NamedTuple):
     def of(self, chosen: npt.NDArray[np.intp]) -> Targets:
         """Those of some of the operations."""
         return Targets(self.primaries[chosen], self.reachable[chosen], self.coordinators[chosen])
+
+
+class FallbackMint:
+    """Mints for records of keys that this node keeps for others (``records.Mint``)."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    @property
+    def actor(self) -> int:
+        return self._core.fallback_actor
+
+    @property
+    def horizon(self) -> int:
+        return self._core.vnodes.horizon
+
+    def stamp_above(self, stamp: int) -> int:
+        return self._core.vnodes.stamp_above(stamp)
 
 
 class Core:
@@ -87,6 +107,7 @@ class Core:
         self.config = config
         self._entropy = entropy
         self.fallback_actor = random_uint64(entropy)
+        self._fallback_mint = FallbackMint(self)
         hints.whole_taken_away = self._redraw_fallback_actor
         self.flights = Flights(
             links=peers,
@@ -159,8 +180,42 @@ class Core:
 
     def record(self, bucket: bytes, key: bytes) -> Record:
         """What this node holds of one address."""
-        (record,) = self.vnodes.records([(self.buckets.get(bucket), key)]).values()
+        (record,) = self.records([(self.buckets.get(bucket), key)], {}).values()
         return record
+
+    def records(
+        self, wanted: Sequence[tuple[Bucket, bytes]], others: Mapping[bytes, bytes]
+    ) -> dict[tuple[bytes, bytes], Record]:
+        """What this node holds, merged with ``others`` (sets by digest); as ``Vnodes.records``.
+
+        Where it is none of the primaries that is also what it keeps for them: a write that did not see it
+        would drop it as seen. And the write is minted by the fallback's actor, as what it adds to is.
+        """
+        if self.view.alone:
+            return self.vnodes.records(wanted, others)
+        strange = self._not_ours(wanted)
+        if strange and self.hints.has_sets:
+            kept = zip(strange, self.hints.sets_for(list(strange)), strict=True)
+            others = dict(others)
+            others.update({key: versions.merge(others.get(key, b""), one) for key, one in kept if one})
+        records = self.vnodes.records(wanted, others)
+        for record in records.values() if strange else ():
+            if record.digest in strange:
+                record.mint = self._fallback_mint
+        return records
+
+    def _not_ours(self, wanted: Sequence[tuple[Bucket, bytes]]) -> dict[bytes, None]:
+        """Digests of those that this node is no primary of."""
+        view = self.view
+        if all(view.me >= 0 and view.targets(bucket.properties.n).everywhere for bucket, _ in wanted):
+            return {}
+        found: dict[bytes, None] = {}
+        for bucket, key in wanted:
+            named = Named.of(bucket, key)
+            primaries = view.targets(bucket.properties.n).primaries[view.partition_of(named.digest)]
+            if not (primaries == view.me).any():
+                found[named.digest] = None
+        return found
 
     def overloaded(self) -> Overloaded | None:
         """The refusal of new requests while too many wait for other nodes."""

@@ -363,9 +363,11 @@ class Flights:
             ).astype(np.int16),
         )
         flight.tally = tally
-        own = (primaries == view.me).any(axis=1) if not fallback else np.ones(flight.count, bool)
-        readable = np.frombuffer(flight.local.stored.status, np.uint8, flight.count) <= 1
-        tally.count(np.flatnonzero(reads & own & readable), primary=not fallback)
+        readable = reads & (np.frombuffer(flight.local.stored.status, np.uint8, flight.count) <= 1)
+        own = (primaries == view.me).any(axis=1)
+        stands_in = np.ones(flight.count, bool) if fallback else (reachable == view.me).any(axis=1)
+        tally.count(np.flatnonzero(readable & own), primary=True)
+        tally.count(np.flatnonzero(readable & stands_in & ~own), primary=False)
         written = np.flatnonzero(writes)
         if flight.local.pending:
             tally.expect(written, primary=not fallback)

@@ -289,7 +289,8 @@ class Sweeps:
         )
 
     def _explain_here(self, request: ExplainRequest) -> ExplainReply:
-        record = self._core.record(request.bucket, request.key)
+        address = (self._buckets.get(request.bucket), request.key)
+        (record,) = self._vnodes.records([address]).values()
         if not record.readable:
             return ExplainReply("error", [], 0, 0)
         if record.stored:

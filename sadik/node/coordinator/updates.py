@@ -135,7 +135,7 @@ class RecordRequests:
     def _records(
         self, wanted: Sequence[tuple[Bucket, bytes]], others: Mapping[bytes, bytes]
     ) -> dict[Address, Record]:
-        return self._core.vnodes.records(wanted, others)
+        return self._core.records(wanted, others)
 
     def commit(
         self,

@@ -1,0 +1,421 @@
+"""Writes while nodes are down: who counts, who keeps what for whom, and that everybody gets it in the end
+(Dynamo 4.6)."""
+
+from __future__ import annotations
+
+from sadik.errors import Overloaded, QuorumMissed
+from sadik.node.coordinator.options import Options
+from tests.node.cluster import GET, SET, Cluster, cluster, dots, payloads, run
+
+KEYS = [b"key-%d" % number for number in range(200)]
+
+
+def writes(value: bytes, keys: list[bytes] = KEYS) -> list[tuple[int, bytes, bytes]]:
+    return [(SET, key, value) for key in keys]
+
+
+def fallbacks(one: Cluster, key: bytes) -> tuple[list[str], list[str]]:
+    """The primaries of a key and the others, in order."""
+    order = one.preference(key)
+    return order[:3], order[3:]
+
+
+def test_with_one_of_three_down_writes_reach_w_and_it_gets_them_when_it_is_back() -> None:
+    """A node that is down is what N=3, W=2 is for: nobody is refused, and no write stays on two nodes."""
+
+    async def story() -> None:
+        async with cluster(3, engine="log") as one:
+            await one.answer(one.submit("n1", writes(b"before")))
+            one.crash("n3")
+            await one.wait_until(one.is_agreed, "n3 counts as down")
+            for name in ("n1", "n2"):
+                replies = await one.answer(one.submit(name, writes(b"after")))
+                assert all(reply.ok for reply in replies)
+            await one.restart("n3")
+            await one.wait_until(one.no_hints, "hints are delivered")
+            assert one.equal()
+            assert [one.values("n3", key) for key in KEYS] == [[b"after"]] * len(KEYS)
+
+    run(story())
+
+
+def test_where_no_fallback_exists_a_hint_is_the_key_alone_however_often_it_is_written() -> None:
+    """Three nodes, N=3: the set is here anyway; a thousand writes to a key must not fill the hint store."""
+
+    async def story() -> None:
+        async with cluster(3, engine="log") as one:
+            one.crash("n3")
+            await one.wait_until(one.is_agreed)
+            for number in range(20):
+                await one.set("n1", b"k", b"%d" % number)
+            assert one.hints("n1") == {"n3": 1}
+            assert one.kept("n1", b"k") == b""
+            assert one.hints("n2") == {}
+            await one.restart("n3")
+            await one.wait_until(one.no_hints)
+            assert one.values("n3", b"k") == [b"19"]
+
+    run(story())
+
+
+def test_hints_outlive_the_node_that_keeps_them() -> None:
+    """A restart of the coordinator must not make a replica miss a write for good (Z9)."""
+
+    async def story() -> None:
+        async with cluster(3, engine="log") as one:
+            one.crash("n3")
+            await one.wait_until(one.is_agreed)
+            await one.answer(one.submit("n1", writes(b"v")))
+            one.crash("n1")
+            await one.restart("n1")
+            assert one.hints("n1") == {"n3": len(KEYS)}
+            await one.restart("n3")
+            await one.wait_until(one.no_hints)
+            assert one.equal()
+            assert len(one.holdings("n3")) == len(KEYS)
+
+    run(story())
+
+
+def test_five_nodes_keep_writing_with_two_primaries_down_and_bring_them_up_to_date() -> None:
+    """Sloppy quorum: the first N nodes that can be reached take the write, so W=2 is met by one primary and
+    its fallbacks.
+    """
+
+    async def story() -> None:
+        async with cluster(5, engine="log") as one:
+            for name in ("n4", "n5"):
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            replies = await one.answer(one.submit("n1", writes(b"v")))
+            assert all(reply.ok for reply in replies)
+            for name in ("n4", "n5"):
+                await one.restart(name, agreed=False)
+            await one.wait_until(one.no_hints, "hints are delivered")
+            assert one.equal()
+            for key in KEYS:
+                primaries, others = fallbacks(one, key)
+                assert [one.values(name, key) for name in primaries] == [[b"v"]] * 3
+                assert [one.holds(name, key) for name in others] == [b""] * 2
+
+    run(story())
+
+
+def test_a_fallback_keeps_the_whole_set_apart_from_its_own_data() -> None:
+    """What it holds for others is owed, not owned: it is no replica, and gives it away."""
+
+    async def story() -> None:
+        async with cluster(5) as one:
+            key = b"k"
+            first, _, third, stand_in, _ = one.preference(key)
+            one.crash(third)
+            await one.wait_until(one.is_agreed)
+            assert (await one.set(first, key, b"v")).ok
+            await one.wait_until(lambda: bool(one.kept(stand_in, key)))
+            assert payloads(one.kept(stand_in, key)) == [b"v"]
+            assert one.holds(stand_in, key) == b""
+            assert one.hints(stand_in) == {third: 1}
+            assert one.hints(first) == {}
+            await one.restart(third)
+            await one.wait_until(one.no_hints)
+            assert one.values(third, key) == [b"v"]
+            assert one.kept(stand_in, key) == one.holds(stand_in, key) == b""
+
+    run(story())
+
+
+def test_pw_is_not_met_by_fallbacks() -> None:
+    """PW asks for primaries because whoever reads with PR looks there (Q3): a stand-in cannot count."""
+
+    async def story() -> None:
+        async with cluster(5) as one:
+            key = b"k"
+            first, second, third, *_ = one.preference(key)
+            one.crash(second)
+            one.crash(third)
+            await one.wait_until(one.is_agreed)
+            assert (await one.set(first, key, b"sloppy", w=3)).ok
+            reply = await one.set(first, key, b"strict", w=1, pw=2)
+            assert reply.refused
+            assert isinstance(reply.error, QuorumMissed)
+            assert (await one.get(first, key, r=1, pr=2)).refused
+            assert (await one.get(first, key, r=3)).value == b"sloppy"
+
+    run(story())
+
+
+def test_a_fallback_draws_a_new_actor_when_delivered_hints_are_gone() -> None:
+    """It minted in what it does not hold any more: the same actor could mint a dot a second time, and a
+    replica would take the new value for the old one (DESIGN 3).
+    """
+
+    async def story() -> None:
+        async with cluster(5, engine="log") as one:
+            key = b"k"
+            *primaries, stand_in, _ = one.preference(key)
+            for name in primaries:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            before = one.node(stand_in).core.fallback_actor
+            assert (await one.set(stand_in, key, b"v")).ok
+            assert [actor for actor, _ in dots(one.kept(stand_in, key))] == [before]
+            assert before != one.node(stand_in).vnodes.actor
+            for name in primaries:
+                await one.restart(name, agreed=False)
+            await one.wait_until(one.no_hints, "hints are delivered")
+            assert one.node(stand_in).core.fallback_actor != before
+
+    run(story())
+
+
+def test_with_all_primaries_down_a_fallback_coordinates_and_the_value_is_there_for_all() -> None:
+    """An always writeable store: as long as a stand-in can be reached, writes are taken, read, and reach the
+    primaries later.
+    """
+
+    async def story() -> None:
+        async with cluster(5, engine="log") as one:
+            key = b"k"
+            primaries, others = fallbacks(one, key)
+            for name in primaries:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            for name in others:
+                assert (await one.set(name, key, b"by " + name.encode())).ok
+                for reader in others:
+                    assert (await one.get(reader, key)).value == b"by " + name.encode()
+                    record = await one.read(reader, key)
+                    assert not isinstance(record, Exception)
+                    assert record.payload == b"by " + name.encode()
+            for name in primaries:
+                await one.restart(name, agreed=False)
+            await one.wait_until(one.no_hints, "hints are delivered")
+            # Two stand-ins wrote for three owners; who got none of its own learns by exchange or a read.
+            last = b"by " + others[-1].encode()
+            for name in primaries:
+                assert (await one.get(name, key, r=3)).value == last
+            await one.wait_until(one.equal)
+            assert one.values(primaries[0], key) == [last]
+
+    run(story())
+
+
+def test_an_update_through_fallbacks_sees_what_they_keep() -> None:
+    """APPEND, DEL and their kind read first: what stand-ins keep is all there is, and must not be missed."""
+
+    async def story() -> None:
+        async with cluster(5, engine="log") as one:
+            key = b"k"
+            *primaries, stand_in, _ = one.preference(key)
+            for name in primaries:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            assert (await one.set(stand_in, key, b"a")).ok
+            assert await one.update(stand_in, key, lambda record: record.put(record.payload + b"b")) is None
+            assert (await one.get(one.preference(key)[4], key)).value == b"ab"
+            assert payloads(one.kept(stand_in, key)) == [b"ab"]
+
+    run(story())
+
+
+def test_a_full_hint_store_refuses_before_anything_is_done_and_takes_writes_again_once_it_is_empty() -> None:
+    """It evicts nothing: a write that it cannot keep for its owner would be lost there in silence."""
+
+    async def story() -> None:
+        async with cluster(3, engine="log", peers={"hint_bytes_max": 1 << 20}) as one:
+            one.crash("n3")
+            await one.wait_until(one.is_agreed)
+            keys = [b"%d" % number + bytes(8000) for number in range(200)]
+            taken: list[bytes] = []
+            refused = b""
+            for first in range(0, len(keys), 20):
+                some = keys[first : first + 20]
+                replies = await one.answer(one.submit("n1", writes(b"v", some)))
+                taken += [key for key, reply in zip(some, replies, strict=True) if reply.ok]
+                if one.node("n1").hints.full:
+                    (reply,) = await one.answer(one.submit("n1", [(SET, b"one more", b"v")]))
+                    assert reply.refused
+                    assert "full" in str(reply.error)
+                    refused = b"one more"
+                    break
+            assert refused
+            assert one.holds("n1", refused) == one.holds("n2", refused) == b""
+            assert (await one.get("n1", taken[0])).value == b"v"
+            await one.restart("n3")
+            await one.wait_until(one.no_hints)
+            # The batch that filled it was taken, and its hints are lost: that is the exchange's to find.
+            await one.repair("n1")
+            assert one.equal()
+            assert (await one.set("n1", b"k", b"v")).ok
+
+    run(story())
+
+
+def test_too_many_requests_that_wait_for_other_nodes_are_refused_as_busy() -> None:
+    """Overload is an early, explicit answer: nothing was done, try again; never a growing queue."""
+
+    async def story() -> None:
+        async with cluster(3, peers={"in_flight_bytes_max": 1 << 20}) as one:
+            one.cut("n1")
+            requests = [one.submit("n1", [(SET, b"k%d" % number, bytes(200_000))]) for number in range(10)]
+            found = [request.replies[0] for request in requests]
+            busy = [reply for reply in found if reply is not None]
+            assert busy
+            assert found.count(None) >= 2
+            assert all(reply.refused and isinstance(reply.error, Overloaded) for reply in busy)
+            assert len(one.holdings("n1")) == found.count(None)
+            (read,) = one.submit("n1", [(GET, b"k0", b"")]).replies
+            assert read is not None
+            assert isinstance(read.error, Overloaded)
+            error = await one.update("n1", b"k0", lambda record: record.put(b"v"))
+            assert isinstance(error, Overloaded)
+            await one.heal()
+            await one.wait_until(lambda: not len(one.node("n1").core.flights))
+            assert (await one.set("n1", b"k", b"v")).ok
+
+    run(story())
+
+
+def test_a_missed_quorum_says_whether_anything_was_done() -> None:
+    """Refused means that nobody will ever see the value, unknown that somebody may (D3)."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            # Known to be down: refused, and nothing is left of it.
+            one.crash("n2")
+            one.crash("n3")
+            await one.wait_until(one.is_agreed)
+            reply = await one.set("n1", b"refused", b"v")
+            assert isinstance(reply.error, QuorumMissed)
+            assert reply.refused
+            assert (reply.error.required, reply.error.received) == (2, 0)
+            assert sorted(reply.error.reasons) == [("n2", "down"), ("n3", "down")]
+            assert one.holds("n1", b"refused") == b""
+            assert (await one.get("n1", b"refused")).refused
+            assert (await one.set("n1", b"alone", b"v", w=1)).ok
+            error = await one.update("n1", b"refused", lambda record: record.put(b"v"))
+            assert isinstance(error, QuorumMissed)
+            assert not error.maybe_applied
+            # Cut off after it was sent: unknown.
+            await one.restart("n2", agreed=False)
+            await one.restart("n3")
+            one.cut("n1")
+            began_s = one.loop.time()
+            reply = await one.set("n1", b"unknown", b"v")
+            assert isinstance(reply.error, QuorumMissed)
+            assert reply.unknown
+            assert (reply.error.required, reply.error.received) == (2, 1)
+            assert {node for node, _ in reply.error.reasons} == {"n2", "n3"}
+            # Told as soon as the silent links are closed, long before the deadline.
+            assert one.loop.time() - began_s < 0.6
+            assert one.values("n1", b"unknown") == [b"v"]
+            await one.heal()
+            await one.wait_until(one.no_hints)
+            assert one.values("n2", b"unknown") == [b"v"]
+
+    run(story())
+
+
+def test_a_deadline_ends_what_a_slow_replica_does_not_answer() -> None:
+    """A replica whose links live but that answers too late must not hold its client for ever: the answer is
+    "unknown", in time, and the value arrives all the same.
+    """
+
+    async def story() -> None:
+        async with cluster(3, engine="log", storage={"sync": "always"}) as one:
+            for name in ("n2", "n3"):
+                one.lives[name].worker.delay_s = 3.0
+            began_s = one.loop.time()
+            reply = await one.set("n1", b"k", b"v", timeout_ms=400)
+            assert 0.35 < one.loop.time() - began_s < 0.6
+            assert reply.unknown
+            assert isinstance(reply.error, QuorumMissed)
+            assert ("n2", "it did not answer in time") in reply.error.reasons
+            assert (await one.get("n1", b"k")).value == b"v"
+            for name in ("n2", "n3"):
+                one.lives[name].worker.delay_s = 0.0
+            await one.wait_until(one.no_hints)
+            assert one.equal()
+
+    run(story())
+
+
+def test_sync_always_acknowledges_what_w_disks_have() -> None:
+    """In that mode an acknowledgement is a promise about power cuts: the own disk and the others' count only
+    when their sync has ended.
+    """
+
+    async def story() -> None:
+        async with cluster(3, engine="log", storage={"sync": "always"}) as one:
+            for name in one.names:
+                one.lives[name].worker.delay_s = 0.1
+            request = one.submit("n1", [(SET, b"k", b"v")])
+            await one.pass_s(0.08)
+            assert not request.done
+            (reply,) = await one.answer(request)
+            assert reply.ok
+            one.lives["n1"].worker.delay_s = 5.0
+            (reply,) = await one.answer(one.submit("n1", [(SET, b"k", b"w")]))
+            assert reply.ok, "two others are W"
+            one.lives["n1"].worker.delay_s = 0.0
+
+    run(story())
+
+
+def test_quorums_of_a_request_win_over_those_of_its_bucket() -> None:
+    """R and W are the operator's per bucket, and the client's per request."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            await one.isolate("n3")
+            assert (await one.set("n1", b"k", b"v", w=3)).refused
+            assert (await one.set("n1", b"k", b"v", w=2)).ok
+            assert (await one.set("n3", b"k", b"v")).refused
+            assert (await one.set("n3", b"k", b"v", w=1)).ok
+            assert (await one.get("n3", b"k", r=2)).refused
+            error = await one.update("n1", b"k", lambda record: record.put(b"v"), options=Options(w=3))
+            assert isinstance(error, QuorumMissed)
+            await one.heal()
+
+    run(story())
+
+
+def test_writes_without_context_through_a_fallback_are_siblings_however_its_hints_go() -> None:
+    """Cause: records were minted by the node's own actor, also where it keeps them for others alone, and did
+    not see what it keeps. The next write of that actor said of the first one that it had been seen, and the
+    merge dropped it, acknowledged as it was. Cure: the fallback's actor mints, on what is kept.
+    """
+
+    async def story() -> None:
+        async with cluster(5, engine="log") as one:
+            primaries, others = fallbacks(one, b"k")
+            stand_in = one.node(others[0])
+
+            async def put(value: bytes) -> None:
+                await stand_in.coordinator.write(
+                    b"0", b"k", value, context=None, metadata=b"", options=Options()
+                )
+
+            for name in primaries:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            await put(b"a")
+            await put(b"b")
+            assert sorted(payloads(one.kept(others[0], b"k"))) == [b"a", b"b"]
+            for name in primaries:
+                await one.restart(name, agreed=False)
+            await one.wait_until(one.no_hints, "hints are delivered")
+            for name in primaries:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            await put(b"c")
+            actors = {actor for actor, _ in dots(one.kept(others[0], b"k"))}
+            assert stand_in.vnodes.actor not in actors
+            for name in primaries:
+                await one.restart(name, agreed=False)
+            await one.wait_until(one.no_hints, "hints are delivered")
+            await one.repair()
+            assert one.equal()
+            assert sorted(one.values(primaries[0], b"k")) == [b"a", b"b", b"c"]
+
+    run(story())
