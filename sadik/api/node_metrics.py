@@ -9,24 +9,23 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 import sadik
-from sadik.metrics.instruments import SECONDS
+from sadik.api.cluster_metrics import export_cluster
+from sadik.metrics.instruments import SECONDS, CounterChild, HistogramChild
 from sadik.metrics.registry import Registry
 from sadik.node.node import Node
+from sadik.storage.service import SyncService
 
 
 def export_node(registry: Registry, node: Node) -> None:
-    """Declare the metrics of storage, durability, clock, buckets and background work."""
-    seconds = registry.histogram("sadik_storage_sync_seconds", "Duration of syncs to disk.", SECONDS).child
+    """Declare the metrics of storage, durability, clock, buckets, background work and the cluster."""
+    seconds = registry.histogram(
+        "sadik_storage_sync_seconds", "Duration of syncs to disk, of data and of hints.", SECONDS, ("store",)
+    )
     failures = registry.counter(
-        "sadik_storage_sync_failures_total", "Failed syncs; writes are refused after the first."
-    ).child
-
-    def on_sync(took_s: float, error: OSError | None) -> None:
-        seconds.observe(took_s)
-        if error is not None:
-            failures.add()
-
-    node.sync.on_sync = on_sync
+        "sadik_storage_sync_failures_total", "Failed syncs; writes are refused after the first.", ("store",)
+    )
+    for store, sync in (("data", node.sync), ("hints", node.hint_sync)):
+        _observe(sync, seconds.labels(store), failures.labels(store))
     registry.collector(lambda: _storage(node))
     registry.collector(lambda: _jobs(node))
     registry.gauge_function(
@@ -38,6 +37,16 @@ def export_node(registry: Registry, node: Node) -> None:
     registry.gauge_function(
         "sadik_ready", "1 while requests are accepted.", lambda: int(node.coordinator.ready())
     )
+    export_cluster(registry, node)
+
+
+def _observe(sync: SyncService, seconds: HistogramChild, failures: CounterChild) -> None:
+    def on_sync(took_s: float, error: OSError | None) -> None:
+        seconds.observe(took_s)
+        if error is not None:
+            failures.add()
+
+    sync.on_sync = on_sync
 
 
 def _storage(node: Node) -> Iterator[Metric]:

@@ -71,6 +71,8 @@ class Collector:
         collected: Keys removed from the engine since the start.
         reduced: Version sets made smaller.
         expiring: Keys with a time to live per bucket, as the last whole round found them.
+        sibling_keys: Keys with more than one live value, as that round found them. siblings_max: The most
+        live values of one of them, 0 where there are none.
     """
 
     def __init__(self, vnodes: Vnodes, clock: Clock, horizon_ms: int) -> None:
@@ -82,6 +84,8 @@ class Collector:
         self._after = b""
         self.expiring: dict[bytes, int] = {}
         self._counting: dict[bytes, int] = {}
+        self.sibling_keys = self.siblings_max = 0
+        self._sibling_keys = self._siblings_max = 0
 
     def step(self) -> bool:
         """Look at one page; False at the end of a round.
@@ -93,6 +97,8 @@ class Collector:
         if not page:
             self._after = b""
             self.expiring, self._counting = self._counting, {}
+            self.sibling_keys, self._sibling_keys = self._sibling_keys, 0
+            self.siblings_max, self._siblings_max = self._siblings_max, 0
             return False
         self._after = page[-1].digest
         now_ms = self._clock.wall_ms()
@@ -118,6 +124,11 @@ class Collector:
         entries, values = versions.decode(entry.value)
         if any(value.expires_at_ms > now_ms for value in values):
             self._counting[bucket.name] = self._counting.get(bucket.name, 0) + 1
+        if len(values) > 1:
+            live = len(versions.siblings(entry.value, bucket.floor, now_ms))
+            if live > 1:
+                self._sibling_keys += 1
+                self._siblings_max = max(self._siblings_max, live)
         left = self._collected(bucket, entry.value, entries, values, now_ms)
         return None if left == entry.value else left
 

@@ -206,3 +206,35 @@ def test_readers_see_no_difference(
     assert versions.siblings(left, floor, NOON) == versions.siblings(stored, floor, NOON)
     assert versions.merge(left, stored) == left
     assert versions.context(left) == versions.context(stored)
+
+
+def test_a_round_counts_the_keys_with_siblings() -> None:
+    """Siblings are work for whoever reads: their number is a figure to watch. Values that nobody sees, of the
+    past or expired, are none, and neither is a tombstone.
+    """
+    wall = Wall()
+    vnodes = vnodes_of(wall, EVERYTHING)
+    for key, values in ((b"one", 1), (b"two", 2), (b"five", 5)):
+        for number in range(values):
+            (record,) = vnodes.records([(vnodes.buckets.for_write(b"0"), key)]).values()
+            record.put(b"%d" % number, NOON + 1000 if key == b"two" else -1, covers=())
+            vnodes.commit([record])
+    put(vnodes, b"gone", b"x")
+    (record,) = vnodes.records([(vnodes.buckets.for_write(b"0"), b"gone")]).values()
+    record.delete(covers=())
+    vnodes.commit([record])
+    collector = Collector(vnodes, wall, HORIZON_MS)
+    assert (collector.sibling_keys, collector.siblings_max) == (0, 0)
+    collector.step()
+    assert (collector.sibling_keys, collector.siblings_max) == (0, 0), (
+        "a round that is not whole says nothing"
+    )
+    round_of(collector)
+    assert (collector.sibling_keys, collector.siblings_max) == (2, 5)
+    wall.now_ms = NOON + 1000
+    round_of(collector)
+    assert (collector.sibling_keys, collector.siblings_max) == (1, 5)
+    vnodes.buckets.truncate(b"0", vnodes.stamp_above(0))
+    round_of(collector)
+    round_of(collector)
+    assert (collector.sibling_keys, collector.siblings_max) == (0, 0)

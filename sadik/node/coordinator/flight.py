@@ -658,8 +658,12 @@ class Flights:
             missed = np.flatnonzero(~flight.tally.reached())
             if len(missed):
                 self._fail(flight, missed, reason)
+        reads = flight.kinds.count(resp.GET)
         self._instruments.decided(
-            (self._clock.monotonic_ns() - flight.started_ns) / 1e9, flight.count, len(flight.errors)
+            (self._clock.monotonic_ns() - flight.started_ns) / 1e9,
+            reads=reads,
+            writes=flight.count - reads,
+            missed=len(flight.errors),
         )
         flight.sink(flight)
 

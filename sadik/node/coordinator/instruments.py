@@ -12,15 +12,22 @@ class CoordinatorInstruments:
     def __init__(self, registry: Registry) -> None:
         outcomes = registry.counter(
             "sadik_quorum_operations_total",
-            "Operations coordinated here, by outcome: done, or missed (its quorum, or its deadline).",
+            "Operations coordinated here, by outcome: done, missed (its quorum, or its deadline), or refused "
+            "before anything was done, because too few replicas can be reached or too much is under way.",
             labels=("outcome",),
         )
         self.done = outcomes.labels("done")
         self.missed = outcomes.labels("missed")
         self.refused = outcomes.labels("refused")
-        self.seconds = registry.histogram(
-            "sadik_quorum_seconds", "From a batch's first step to its quorum.", SECONDS
-        ).child
+        seconds = registry.histogram(
+            "sadik_quorum_seconds",
+            "From an operation's first step to its quorum: R replies for a read, W for a write. One batch is "
+            "answered as a whole.",
+            SECONDS,
+            labels=("operation",),
+        )
+        self.read_seconds = seconds.labels("read")
+        self.write_seconds = seconds.labels("write")
         self.sloppy = registry.counter(
             "sadik_sloppy_writes_total", "Writes sent to a fallback in the place of a primary that is down."
         ).child
@@ -52,8 +59,11 @@ class CoordinatorInstruments:
             "sadik_replica_reads_total", "Keys read here for another coordinator."
         ).child
 
-    def decided(self, seconds: float, operations: int, missed: int) -> None:
-        """A batch has been answered."""
-        self.done.value += operations - missed
+    def decided(self, seconds: float, *, reads: int, writes: int, missed: int) -> None:
+        """A batch has been answered: ``missed`` of its operations have no quorum."""
+        self.done.value += reads + writes - missed
         self.missed.value += missed
-        self.seconds.observe(seconds)
+        if reads:
+            self.read_seconds.observe(seconds, reads)
+        if writes:
+            self.write_seconds.observe(seconds, writes)
