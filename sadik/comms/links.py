@@ -349,6 +349,11 @@ class Links:
         dial = self._strangers.pop(link)
         identity, lane = link.identity, link.lane
         node = identity.node
+        if dial is not None:
+            # Before anyone is told anything: who hears of it may connect or forget at once.
+            dial.found = node
+            dial.pending = False
+            dial.link = None
         if existing := self._up[lane].get(node):
             self._close(existing, "replaced by a newer link")
         for parting, (since_ns, tell) in list(self._parting.items()):
@@ -368,12 +373,8 @@ class Links:
         self._up[lane][node] = link
         if dial is None:
             self._welcomed += 1
-        else:
-            dial.found = node
-            dial.pending = False
-            dial.link = None
-            if not dial.node and (node, lane) in self._dials:
-                del self._introductions[dial.address]
+        elif not dial.node and (node, lane) in self._dials:
+            self._introductions.pop(dial.address, None)
         log.debug("link to node %s, lane %d, %s is up", node, lane, link.wire.peer())
         if lane == DATA:
             self._receiver.on_link_up(identity)

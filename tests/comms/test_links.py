@@ -238,6 +238,26 @@ def test_link_of_an_earlier_run_is_closed_on_every_lane() -> None:
     run(story)
 
 
+def test_introduction_may_be_taken_over_while_it_succeeds() -> None:
+    """Who hears that the old link is down may connect at once, in the middle of the new one's coming up."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await world.node("a"), await world.node("b")
+        b.transport.introduce(a.address)
+        await world.until(lambda: one_link(a, b, DATA))
+        world.network.leave(b.address)
+        again = await world.node(identity("b", actor=99), listen=b.address)
+        a.recorder.on_link_down = lambda peer, reason: a.knows(again)
+        b.transport.finish()
+        world.steps.clear()
+        a.transport.introduce(again.address)
+        world.run(2000)
+        assert one_link(a, again, DATA)
+        assert one_link(a, again, BULK)
+
+    run(story)
+
+
 def test_down_is_told_before_up_when_a_forgotten_node_comes_back_at_once() -> None:
     """Else the last word about a node that is up would be that it is down."""
 
