@@ -71,7 +71,7 @@ class Replica:
         self._instruments = instruments
 
     def on_sets(self, batch: list[tuple[NodeId, Frame]]) -> None:
-        """Merge version sets; lanes are kept apart by the caller, replies take the lane of their request."""
+        """Merge version sets; replies, small as they are, all take the data lane."""
         try:
             sets = packets.decode_sets([frame.payload for _, frame in batch])
         except ProtocolError as error:

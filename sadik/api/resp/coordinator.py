@@ -32,6 +32,11 @@ class Coordinator(Store, Protocol):
 
     run_command: RunCommand
 
+    @property
+    def has_others(self) -> bool:
+        """Batches go to other nodes too, so a few large ones cost less than many small ones."""
+        ...
+
     def bucket(self, name: bytes) -> Bucket:
         """The bucket as the data path uses it; nothing is recorded."""
         ...

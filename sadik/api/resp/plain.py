@@ -79,6 +79,7 @@ class Plain:
         value_bytes_max: int,
         batch_bytes_max: int,
     ) -> None:
+        self.in_flight = 0
         self._server = server
         self._coordinator = coordinator
         self._execution = execution
@@ -143,6 +144,7 @@ class Plain:
     def _park(self, runs: Runs, batch: resp.Batch, taken: int) -> None:
         """Keep what a later turn needs, and let the connections wait."""
         runs.parked = True
+        self.in_flight += 1
         # Names and values as bytes of their own: the arena is the next batch's.
         runs.source = Kept(
             bytes(memoryview(batch.kinds)[:taken]),
@@ -219,6 +221,7 @@ class Plain:
         if len(numbers) == len(owners):
             runs.open = {}
             if runs.parked:
+                self._land()
                 for connection in owners:
                     if connection.stirred:
                         connection.resume()
@@ -232,6 +235,13 @@ class Plain:
             del runs.open[number]
             if runs.parked:
                 owners[number].resume()
+        if runs.parked and not runs.open:
+            self._land()
+
+    def _land(self) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._server.landed()
 
     def _send(self, connections: Sequence[Connection], replies: list[bytes]) -> None:
         direct: list[Connection] = []

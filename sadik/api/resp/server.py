@@ -33,6 +33,10 @@ log = logging.getLogger("sadik.resp")
 
 _ROUNDS_PER_TURN = 8
 _TICK_S = 1.0
+_GATHER_S = 0.001
+"""What arrives while a batch is on its way to other nodes waits for it, but no longer than this: a turn costs every
+node much more than an operation does, so one of many operations is better than many of one.
+"""
 _LOADING = error_reply(admission.LOADING)
 _PEER = "a node"
 
@@ -91,6 +95,7 @@ class RespServer:
         coordinator.run_command = self.run_forwarded
         self._served = False
         self._arrived_ns = 0
+        self._gathering: asyncio.TimerHandle | None = None
         self._next_id = 0
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -172,7 +177,18 @@ class RespServer:
         """The first of a turn's input has come."""
         self._arrived_ns = self._clock.monotonic_ns()
         assert self._loop is not None, "a connection before the start"
-        self._loop.call_soon(self._turn)
+        if self._plain.in_flight and self._coordinator.has_others:
+            self._gathering = self._loop.call_later(_GATHER_S, self._turn)
+        else:
+            self._loop.call_soon(self._turn)
+
+    def landed(self) -> None:
+        """No batch is on its way any more: what came meanwhile is the next one."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+            assert self._loop is not None, "an answer before the start"
+            self._loop.call_soon(self._turn)
 
     def cut_off(self, connection: Connection, why: str) -> None:
         """Close at once, owing replies."""
@@ -189,6 +205,7 @@ class RespServer:
     # A turn.
 
     def _turn(self) -> None:
+        self._gathering = None
         taken = resp.take_line(self._line)
         arrived_ns = self._arrived_ns
         lanes = taken

@@ -85,6 +85,11 @@ class Coordinator:
         """The layout and who is up, as requests take it."""
         return self._core.view
 
+    @property
+    def has_others(self) -> bool:
+        """Whether batches go to other nodes too."""
+        return not self.view.alone
+
     # Life.
 
     def start(self) -> None:
