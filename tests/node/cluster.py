@@ -638,26 +638,33 @@ class Cluster:
                 left = exchange.statistics().round.unbuilt
 
     def connect(self, name: str) -> Client:
-        """A Redis client of a node."""
-        life = self.lives[name]
-        if life.server is None:
-            facts = Facts(
-                node_id=life.node.birth.node_id,
-                cluster=life.node.birth.cluster,
-                started_ms=life.clock.wall_ms(),
-                run_id="0" * 40,
-                data_directory=DIRECTORY,
-            )
-            life.server = RespServer(
-                life.node.coordinator,
-                self.configs[name],
-                clock=life.clock,
-                instruments=RespInstruments(Registry()),
-                facts=facts,
-            )
-            life.server._loop = self.loop
+        """A Redis client of a node; from now on all nodes serve commands."""
+        for life in self.lives.values():
+            if life.server is None:
+                life.server = self._serve(life)
+        server = self.lives[name].server
+        assert server is not None
         self._clients += 1
-        return Client(life.server, self._clients)
+        return Client(server, self._clients)
+
+    def _serve(self, life: Life) -> RespServer:
+        facts = Facts(
+            node_id=life.node.birth.node_id,
+            cluster=life.node.birth.cluster,
+            started_ms=life.clock.wall_ms(),
+            run_id="0" * 40,
+            data_directory=DIRECTORY,
+        )
+        server = RespServer(
+            life.node.coordinator,
+            life.node.config,
+            clock=life.clock,
+            instruments=RespInstruments(Registry()),
+            facts=facts,
+        )
+        # Its clients are objects here: nobody listens.
+        server._loop = self.loop
+        return server
 
     # What is where.
 
@@ -693,6 +700,20 @@ class Cluster:
         """The version set of a key in a node's own data, ``b""`` for none."""
         (found,) = self.node(name).vnodes.sets([self.digest(key, bucket)])
         return b"?" if found is None else found
+
+    def put(self, name: str, key: bytes, one: bytes, bucket: bytes = BUCKET) -> None:
+        """Put a version set into a node's engine behind its back; ``b""``: nothing is there any more."""
+        node = self.node(name)
+        space = node.buckets.for_merge(bucket).space
+        if one:
+            node.engine.put(self.digest(key, bucket), digest.address_name(bucket, key), one, space)
+        else:
+            node.engine.remove(self.digest(key, bucket))
+
+    def lose(self, name: str, key: bytes) -> None:
+        """A node's engine in memory loses a key, and notices."""
+        self.put(name, key, b"")
+        self.engines[name].lost += 1
 
     def kept(self, name: str, key: bytes) -> bytes:
         """The version set of a key that a node keeps for others."""

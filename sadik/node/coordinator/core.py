@@ -258,7 +258,10 @@ class Core:
             if local.status[index] > versions.NOTHING:
                 continue
             bucket = next(span.bucket for span in flight.bucket_spans if index < span.stop)
-            value = versions.newest(merged, bucket.floor, now_ms)
+            if index in flight.overtaken:
+                value = self._newest_before(flight.base(index), merged, bucket.floor, now_ms)
+            else:
+                value = versions.newest(merged, bucket.floor, now_ms)
             local.status[index] = versions.NOTHING if value is None else versions.OK
             if value is not None:
                 at = slice(8 * index, 8 * index + 8)
@@ -266,6 +269,20 @@ class Core:
                 local.value_length[at] = len(value.payload).to_bytes(8, "little")
                 values += value.payload
         return values
+
+    def _newest_before(self, base: bytes, merged: bytes, floor: int, now_ms: int) -> versions.Value | None:
+        """What a read shows that later writes of its batch have overtaken at other replicas: the newest of
+        what it saw here and what others wrote. A client's pipeline does not see its own future.
+        """
+        ours = (self.vnodes.actor, self.fallback_actor)
+        latest = versions.stamp_max(base)
+        for value in versions.siblings(merged, floor, now_ms):
+            if value.actor not in ours or value.stamp <= latest:
+                mine = versions.newest(base, floor, now_ms)
+                if mine is None or (value.stamp, value.actor) > (mine.stamp, mine.actor):
+                    return value
+                return mine
+        return versions.newest(base, floor, now_ms)
 
     def apply_as_fallback(
         self, operations: Operations, targets: Targets

@@ -108,6 +108,8 @@ class Flight:
     Attributes:
         errors: Of operations that failed, once answered.
         merged: By operation: what replicas that differed make of the set, together with our own.
+        overtaken: Reads that a later write of the batch follows on the same key, and the last such write.
+            Replicas merge a batch's writes first, so they are asked for the state after that write.
     """
 
     __slots__ = (
@@ -126,6 +128,7 @@ class Flight:
         "needs",
         "number",
         "open",
+        "overtaken",
         "r_left",
         "read_from",
         "reasons",
@@ -169,6 +172,7 @@ class Flight:
         self.number = 0
         self.sent: list[Sent] = []
         self.merged: dict[int, bytes] = {}
+        self.overtaken: dict[int, int] = {}
         self.theirs: dict[NodeId, dict[int, bytes | None]] = {}
         self.read_from: list[tuple[NodeId, Sent]] = []
         self.reasons: list[tuple[str, str]] = []
@@ -202,6 +206,27 @@ class Flight:
             return b""
         places = memoryview(local.stored.offsets).cast("q")
         return bytes(local.stored.data[places[index] : places[index + 1]])
+
+    def known(self, index: int) -> bytes:
+        """The set that replicas are asked to compare with for read ``index``."""
+        return self.base(self.overtaken.get(index, index))
+
+    def find_overtaken(self) -> None:
+        """Fill in ``overtaken``, for a batch of reads and writes. Cost: about 20 us."""
+        count = self.count
+        digests = np.frombuffer(self.digests, np.uint8, DIGEST_BYTES * count).reshape(count, DIGEST_BYTES)
+        links = bytearray(4 * count)
+        # Backwards, the latest write before an operation is the next one after it.
+        resp.chain(count, self.kinds[::-1], np.ascontiguousarray(digests[::-1]).tobytes(), links)
+        following = count - 1 - np.frombuffer(links, np.int32)[::-1]
+        followed = following < count
+        if not (followed & (np.frombuffer(self.kinds, np.uint8) == resp.GET)).any():
+            return
+        last = list(range(count))
+        for index in np.flatnonzero(followed)[::-1].tolist():
+            last[index] = last[following[index]]
+            if self.kinds[index] == resp.GET:
+                self.overtaken[index] = last[index]
 
     def name(self, index: int) -> bytes:
         start = int.from_bytes(self.name_starts[8 * index : 8 * index + 8], "little")
@@ -297,6 +322,8 @@ class Flights:
         self._opened(flight, deadline_ns)
         read: bytes | None = None
         reading = kinds.find(resp.GET) >= 0
+        if reading and local.sets:
+            flight.find_overtaken()
         if reading and (kinds.find(resp.SET) >= 0 or max(local.status) > versions.NOTHING):
             read = np.flatnonzero(flight.reads).astype(np.int32).tobytes()
             reading = bool(read)
@@ -349,6 +376,8 @@ class Flights:
         self._opened(flight, deadline_ns)
         primaries, reachable = targets
         writes, reads = flight.writes, flight.reads
+        if reads.any() and writes.any():
+            flight.find_overtaken()
         counts = [operations for _, operations in flight.spans]
         tally = Tally(
             np.where(
@@ -439,10 +468,13 @@ class Flights:
     def _reads(self, flight: Flight, chosen: Indices) -> bytes:
         digests = np.frombuffer(flight.digests, np.uint8, DIGEST_BYTES * flight.count)
         prints = np.frombuffer(flight.local.after, np.uint64, flight.count)
+        states = chosen
+        if flight.overtaken:
+            states = np.array([flight.overtaken.get(index, index) for index in chosen.tolist()], np.intp)
         return (
             READS_HEADER.pack(len(chosen), 0)
             + digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes()
-            + prints[chosen].tobytes()
+            + prints[states].tobytes()
         )
 
     def _send(
@@ -553,7 +585,7 @@ class Flights:
             try:
                 mine = flight.merged.get(index)
                 flight.merged[index] = versions.merge(
-                    flight.base(index) if mine is None else mine, sets[place]
+                    flight.known(index) if mine is None else mine, sets[place]
                 )
             except SadikError as error:
                 log.warning("node %s sent a version set that cannot be merged: %s", node, error)
@@ -707,7 +739,7 @@ class Flights:
         asked = {node: set(sent.operations().tolist()) for node, sent in flight.read_from}
         for index in touched:
             digest = flight.digest(index)
-            base = flight.base(index)
+            base = flight.known(index)
             merged = flight.merged.get(index, base)
             if not merged:
                 continue
