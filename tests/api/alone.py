@@ -1,24 +1,26 @@
-"""A node that is alone, and its coordinator, which answers at once or when it is told to.
+"""The RESP server over a coordinator that answers when it is told to.
 
-``Alone`` is what the RESP face asks of a coordinator, over the vnodes of one engine. While it ``holds``,
-nothing is handed over: answers wait in ``held`` until a test lets one go, in whatever order; so other nodes
-are slow, and overtake each other.
+``Alone`` is what the RESP face asks of a coordinator, over the vnodes of one engine in memory. While it
+``holds``, nothing is handed over: answers wait in ``held`` until a test lets one go, in whatever order; so
+other nodes are slow, and overtake each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from sadik.api.resp.coordinator import Address, RunCommand
+from sadik.api.resp.coordinator import Address as KeyAddress
+from sadik.api.resp.coordinator import RunCommand
+from sadik.api.resp.server import RespServer
 from sadik.causality.clock import HybridClock
 from sadik.causality.context import decode_context, encode_context
 from sadik.config import NodeConfig
-from sadik.env.clock import Clock
-from sadik.env.entropy import Entropy
-from sadik.env.worker import Worker
 from sadik.errors import InvalidRequest, LimitReached, SadikError, StorageError, StorageFailed
 from sadik.ids import NodeId
 from sadik.kernels import resp, versions
@@ -28,52 +30,22 @@ from sadik.node.coordinator.outcomes import FAILED, Answers, Explanation, KeyPag
 from sadik.node.operations import Span, of_batch
 from sadik.node.records import Record
 from sadik.node.vnode import Vnodes
-from sadik.storage.engine import Engine
+from sadik.settings import Address
+from sadik.storage.memory_engine import MemoryEngine
 from sadik.storage.service import SyncService
+from tests.api.resp_node import (
+    Client,
+    HandClock,
+    HandWorker,
+    SeededEntropy,
+    configuration,
+    settle,
+    start_server,
+)
 
 Done = Callable[[Answers, Sequence[int]], None]
 Forwarded = tuple[NodeId, bytes, int, list[bytes], int]
 _CONTEXT_KEY = bytes(32)
-
-
-class LoneNode:
-    """One engine, its vnodes and its syncs."""
-
-    def __init__(
-        self, config: NodeConfig, engine: Engine, *, clock: Clock, entropy: Entropy, worker: Worker
-    ) -> None:
-        self.config = config
-        self.engine = engine
-        self.buckets = BucketRegistry(engine)
-        offset = config.limits.clock_offset_max_ms
-        self.vnodes = Vnodes(
-            engine,
-            self.buckets,
-            clock=clock,
-            hybrid=HybridClock(clock, node="n1", clock_offset_max_ms=offset),
-            entropy=entropy,
-            batch_capacity=config.resp.batch_operations_max,
-            read_bytes_max=max(
-                min(16 << 20, config.resp.output_bytes_max // 2), config.limits.value_bytes_max
-            ),
-            horizon=1 << 63,
-            clock_offset_max_ms=offset,
-        )
-        self.sync = SyncService(engine, worker, clock, config.storage.sync, config.storage.sync_interval_ms)
-        self.coordinator = Alone(self)
-
-    def start(self) -> None:
-        self.sync.start()
-
-    def maintain(self) -> bool:
-        return self.engine.maintain(1 << 20)
-
-    async def close(self) -> None:
-        """Raises StorageFailed when a sync had failed; closed all the same."""
-        try:
-            await self.sync.stop()
-        finally:
-            self.engine.close()
 
 
 class Alone:
@@ -89,10 +61,25 @@ class Alone:
     """
 
     run_command: RunCommand
+    has_others = False
 
-    def __init__(self, node: LoneNode) -> None:
-        self._node = node
-        self.vnodes = node.vnodes
+    def __init__(self, config: NodeConfig, clock: HandClock, worker: HandWorker, seed: int) -> None:
+        self._config = config
+        self.engine = MemoryEngine()
+        self._buckets = BucketRegistry(self.engine)
+        offset_ms = config.limits.clock_offset_max_ms
+        self.vnodes = Vnodes(
+            self.engine,
+            self._buckets,
+            clock=clock,
+            hybrid=HybridClock(clock, node="n1", clock_offset_max_ms=offset_ms),
+            entropy=SeededEntropy(seed),
+            batch_capacity=config.resp.batch_operations_max,
+            read_bytes_max=max(config.limits.value_bytes_max, 16 << 20),
+            horizon=(1 << 64) - 1,
+            clock_offset_max_ms=offset_ms,
+        )
+        self.sync = SyncService(self.engine, worker, clock, config.storage.sync, 1000)
         self.holds = self.by_run = False
         self.held: list[Callable[[], None]] = []
         self.submitted: list[int] = []
@@ -143,7 +130,7 @@ class Alone:
                 status[index] = versions.UNREADABLE
         refused = max(status) > versions.NOTHING
         arrays = (kinds, status, result.values, result.value_start, result.value_length)
-        pending = applied.ticket if self._node.sync.pending(applied.ticket) else 0
+        pending = applied.ticket if self.sync.pending(applied.ticket) else 0
         first = 0
         ready, waiting = [], []
         for number, stop in enumerate(stops):
@@ -163,7 +150,7 @@ class Alone:
         if ready:
             self._answer(done, Answers(*arrays, errors, refused), ready)
         if waiting:
-            self._node.sync.wait(pending, durable)
+            self.sync.wait(pending, durable)
         return taken
 
     def _answer(self, done: Done, answers: Answers, runs: list[int]) -> None:
@@ -174,16 +161,16 @@ class Alone:
 
     def read_records(
         self,
-        addresses: Sequence[Address],
+        addresses: Sequence[KeyAddress],
         options: Options,
-        done: Callable[[dict[Address, Record] | SadikError], None],
+        done: Callable[[dict[KeyAddress, Record] | SadikError], None],
         *,
         quorum: bool = True,
     ) -> None:
         self.asked.append((options, quorum))
 
         def read() -> None:
-            found: dict[Address, Record] | SadikError
+            found: dict[KeyAddress, Record] | SadikError
             try:
                 if self.fault is not None:
                     raise self.fault
@@ -205,13 +192,13 @@ class Alone:
         self._when_durable(ticket, lambda error: self._hand_over(lambda: done(error or self.commit_fault)))
 
     def _when_durable(self, ticket: int, done: Callable[[SadikError | None], None]) -> None:
-        if self._node.sync.pending(ticket):
-            self._node.sync.wait(ticket, done)
+        if self.sync.pending(ticket):
+            self.sync.wait(ticket, done)
         else:
             done(None)
 
     def check_limits(self, record: Record) -> None:
-        limits = self._node.config.limits
+        limits = self._config.limits
         if len(record.stored) > limits.set_bytes_max:
             raise LimitReached(f"the values of this key would take more than {limits.set_bytes_max} bytes")
 
@@ -227,17 +214,17 @@ class Alone:
     # Buckets, and what is asked of the whole node.
 
     def bucket(self, name: bytes) -> Bucket:
-        return self._node.buckets.get(name)
+        return self._buckets.get(name)
 
     def bucket_for_write(self, name: bytes) -> Bucket:
-        return self._node.buckets.for_write(name)
+        return self._buckets.for_write(name)
 
     async def count(self, bucket: bytes) -> int:
         return self.keys_here(bucket)
 
     def keys_here(self, bucket: bytes) -> int:
-        found = self._node.buckets.get(bucket)
-        return self._node.engine.count(found.space) if found.stored else 0
+        found = self._buckets.get(bucket)
+        return self.engine.count(found.space) if found.stored else 0
 
     def expiring(self, bucket: bytes) -> int:
         return 0
@@ -251,11 +238,11 @@ class Alone:
         return KeyPage([key for _, key in page], page[-1][0] + 1 if len(keys) > count else 0)
 
     def _keys(self, bucket: bytes) -> list[tuple[int, bytes]]:
-        found = self._node.buckets.get(bucket)
+        found = self._buckets.get(bucket)
         now_ms = self.vnodes.clock.wall_ms()
         return [
             (int.from_bytes(entry.digest[:8], "big") >> 1, entry.name[len(found.prefix) + 2 :])
-            for entry in self._node.engine.scan(b"", b"\xff" * 16, 1 << 20, 1 << 30)
+            for entry in self.engine.scan(b"", b"\xff" * 16, 1 << 20, 1 << 30)
             if entry.value is not None
             and entry.space == found.space
             and versions.newest(entry.value, found.floor, now_ms) is not None
@@ -267,16 +254,16 @@ class Alone:
 
     async def flush(self, buckets: Sequence[bytes]) -> None:
         for bucket in buckets:
-            found = self._node.buckets.get(bucket)
+            found = self._buckets.get(bucket)
             stamp = self.vnodes.stamp_above(self.vnodes.stamp_greatest(found))
-            self.vnodes.ticket_last = self._node.buckets.truncate(bucket, stamp)
-        await self._node.sync.durable(self.vnodes.ticket_last)
+            self.vnodes.ticket_last = self._buckets.truncate(bucket, stamp)
+        await self.sync.durable(self.vnodes.ticket_last)
 
     def buckets(self) -> list[bytes]:
-        return self._node.buckets.names()
+        return self._buckets.names()
 
     def properties(self, bucket: bytes) -> BucketProperties:
-        return self._node.buckets.get(bucket).properties
+        return self._buckets.get(bucket).properties
 
     async def explain(self, bucket: bytes, key: bytes) -> Explanation:
         digest = self.record(bucket, key).digest
@@ -298,7 +285,7 @@ class Alone:
         return decode_context(context, record.digest, _CONTEXT_KEY)
 
     def status(self) -> dict[str, object]:
-        facts: dict[str, object] = {"node": "n1", "cluster": "c", "engine": self._node.config.storage.engine}
+        facts: dict[str, object] = {"node": "n1", "cluster": "c", "engine": self._config.storage.engine}
         return {**facts, "members": 1, "live_members": 1, "layout_version": 1, "hints": 0, "ready": True}
 
     def ready(self) -> bool:
@@ -308,7 +295,7 @@ class Alone:
 
     def record(self, bucket: bytes, key: bytes) -> Record:
         """The record of one address."""
-        (record,) = self.vnodes.records([(self._node.buckets.get(bucket), key)]).values()
+        (record,) = self.vnodes.records([(self._buckets.get(bucket), key)]).values()
         return record
 
 
@@ -318,3 +305,40 @@ def _fail(kinds: bytes, status: bytearray, error: SadikError) -> dict[int, Sadik
     for index in failed:
         status[index] = FAILED
     return dict.fromkeys(failed, error)
+
+
+class ToldWorld:
+    """A server over ``Alone``, and its clients."""
+
+    def __init__(self, coordinator: Alone, server: RespServer, address: Address) -> None:
+        self.coordinator = coordinator
+        self.server = server
+        self.address = address
+        self._connected = 0
+
+    def connect(self) -> Client:
+        self._connected += 1
+        return Client(self.server, self._connected)
+
+    async def settle(self) -> None:
+        """Run what is ready, until nothing is left that any input could still cause."""
+        await settle(self.server)
+
+
+@asynccontextmanager
+async def running_told(
+    config: NodeConfig | None = None, *, worker: HandWorker | None = None, seed: int = 1
+) -> AsyncIterator[ToldWorld]:
+    """A server that answers when it is told to; at the end nothing may have failed unseen."""
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    config, clock = config or configuration(), HandClock()
+    coordinator = Alone(config, clock, worker or HandWorker(), seed)
+    server, address = await start_server(coordinator, config, clock)
+    try:
+        yield ToldWorld(coordinator, server, address)
+    finally:
+        coordinator.holds = False
+        coordinator.release_all()
+        await server.stop(0)
+    assert not failures, failures

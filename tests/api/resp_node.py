@@ -13,19 +13,23 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sadik.api.resp.connection import Connection
+from sadik.api.resp.coordinator import Coordinator
 from sadik.api.resp.information import Facts
 from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.server import RespServer
+from sadik.comms.memory import MemoryNetwork, MemoryTransport
+from sadik.comms.transport import Identity
 from sadik.config import LimitsConfig, LogConfig, NodeConfig, RespConfig, StorageConfig
 from sadik.env.worker import Done, Work
 from sadik.errors import StorageFailed
 from sadik.metrics.registry import Registry
+from sadik.node.node import Node
+from sadik.node.records import Record
 from sadik.settings import Address
 from sadik.sim.files import SimFiles
 from sadik.storage.engine import Engine
 from sadik.storage.log_engine import LogEngine
 from sadik.storage.memory_engine import MemoryEngine
-from tests.api.alone import Alone, LoneNode
 
 DIRECTORY = "/data"
 OK = b"+OK\r\n"
@@ -250,19 +254,23 @@ class World:
 
     def __init__(
         self,
-        node: LoneNode,
+        node: Node,
         server: RespServer,
         address: Address,
         clock: HandClock,
         worker: HandWorker,
     ) -> None:
         self.node = node
-        self.coordinator: Alone = node.coordinator
         self.address = address
         self.server = server
         self.clock = clock
         self.worker = worker
         self._connected = 0
+
+    def record(self, key: bytes, bucket: bytes = b"0") -> Record:
+        """What the node holds of a key."""
+        (record,) = self.node.vnodes.records([(self.node.buckets.get(bucket), key)]).values()
+        return record
 
     def connect(self) -> Client:
         self._connected += 1
@@ -270,8 +278,7 @@ class World:
 
     async def settle(self) -> None:
         """Run what is ready, until nothing is left that any input could still cause."""
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await settle(self.server)
 
 
 def configuration(
@@ -308,30 +315,71 @@ async def start_world(
     """
     entropy = SeededEntropy(seed)
 
-    engine: Engine
-    if config.storage.engine == "memory":
-        engine = MemoryEngine()
-    else:
-        files.make_directory(DIRECTORY)
-        engine = LogEngine.open(
-            f"{DIRECTORY}/log",
-            files=files,
+    def opener(name: str) -> Callable[..., Engine]:
+        def open_engine(*_: object) -> Engine:
+            if config.storage.engine == "memory":
+                return MemoryEngine()
+            return LogEngine.open(
+                f"{DIRECTORY}/{name}",
+                files=files,
+                clock=clock,
+                entropy=entropy,
+                partitions=16,
+                segment_bytes_max=segment_bytes_max or config.storage.segment_bytes_max,
+                reserve_bytes=None if segment_bytes_max is None else 0,
+            )
+
+        return open_engine
+
+    def make_transport(config: NodeConfig, identity: Identity) -> MemoryTransport:
+        return MemoryTransport(
+            MemoryNetwork(asyncio.get_running_loop().call_soon),
+            config.peer,
+            identity,
+            None,
+            config.peers,
             clock=clock,
             entropy=entropy,
-            partitions=16,
-            segment_bytes_max=segment_bytes_max or config.storage.segment_bytes_max,
-            reserve_bytes=None if segment_bytes_max is None else 0,
+            payload_bytes_max=64 << 20,
         )
-    node = LoneNode(config, engine, clock=clock, entropy=entropy, worker=worker)
+
+    node = Node.open(
+        config,
+        open_engine=opener("log"),
+        open_hint_engine=opener("hints"),
+        files=files,
+        clock=clock,
+        entropy=entropy,
+        worker=worker,
+        make_transport=make_transport,
+        registry=Registry(),
+    )
+    peer = await node.listen()
+    server, address = await start_server(node.coordinator, config, clock)
+    node.start(peer=str(peer), resp=str(address), http="")
+    return World(node, server, address, clock, worker)
+
+
+async def settle(server: RespServer) -> None:
+    """Run what is ready, and then what input has caused that waited for its turn."""
+    for _ in range(2):
+        for _ in range(50):
+            await asyncio.sleep(0)
+        # Polled: a turn has no event of its own, and it may wait a moment for what is in flight.
+        while server._line:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+
+async def start_server(
+    coordinator: Coordinator, config: NodeConfig, clock: HandClock
+) -> tuple[RespServer, Address]:
+    """The RESP face of a coordinator."""
     facts = Facts(
         node_id="n", cluster="c", started_ms=clock.wall_ms(), run_id="0" * 40, data_directory=DIRECTORY
     )
-    server = RespServer(
-        node.coordinator, config, clock=clock, instruments=RespInstruments(Registry()), facts=facts
-    )
-    node.start()
-    address = await server.start()
-    return World(node, server, address, clock, worker)
+    instruments = RespInstruments(Registry())
+    server = RespServer(coordinator, config, clock=clock, instruments=instruments, facts=facts)
+    return server, await server.start()
 
 
 @asynccontextmanager

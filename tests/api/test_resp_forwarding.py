@@ -13,8 +13,8 @@ from sadik.api.resp.call import DEFAULT
 from sadik.errors import QuorumMissed, StorageFull, Unavailable
 from sadik.ids import NodeId
 from sadik.node.coordinator.options import Options
-from tests.api.alone import Forwarded
-from tests.api.resp_node import NIL, OK, World, array, bulk, command, configuration, running
+from tests.api.alone import Forwarded, ToldWorld, running_told
+from tests.api.resp_node import NIL, OK, array, bulk, command, configuration
 
 N2, N3 = NodeId("n2"), NodeId("n3")
 
@@ -26,7 +26,7 @@ def run(story: Coroutine[Any, Any, None]) -> None:
 class Others:
     """Other nodes: they keep what is sent to them, and answer as they are told."""
 
-    def __init__(self, world: World, elsewhere: dict[bytes, NodeId]) -> None:
+    def __init__(self, world: ToldWorld, elsewhere: dict[bytes, NodeId]) -> None:
         self.sent: list[Forwarded] = []
         self.replies: dict[NodeId, bytes | Exception] = {}
         self.gate: asyncio.Event | None = None
@@ -50,7 +50,7 @@ def test_write_goes_whole_to_the_node_that_coordinates_its_key() -> None:
     """With its bucket and protocol; what the other node says is the client's reply. Reads stay."""
 
     async def story() -> None:
-        async with running(configuration(limits={"request_timeout_ms": 4321})) as world:
+        async with running_told(configuration(limits={"request_timeout_ms": 4321})) as world:
             others, client = Others(world, {b"far": N2}), world.connect()
             others.replies[N2] = b":7\r\n"
             client.send(
@@ -72,7 +72,7 @@ def test_timeout_of_a_command_is_that_of_its_way() -> None:
     """A client that asked for 50 ms is told after 50 ms."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client = Others(world, {b"far": N2}), world.connect()
             others.replies[N2] = b"$-1\r\n"
             words = (b"SADIK.PUT", b"far", b"", b"v", b"TIMEOUT_MS", b"50", b"TTL_MS", b"9")
@@ -86,7 +86,7 @@ def test_client_waits_for_the_other_node_and_nobody_else_does() -> None:
     """Its later commands come behind the reply, whatever they are."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client, other = Others(world, {b"far": N2}), world.connect(), world.connect()
             others.gate = asyncio.Event()
             client.send(command(b"DEL", b"far") + command(b"ECHO", b"x") + command(b"SET", b"near", b"1"))
@@ -119,7 +119,7 @@ def test_failure_on_the_way_says_what_may_have_happened(failure: Exception, repl
     """Clients try again only what surely did not happen; the connection goes on."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client = Others(world, {b"far": N2}), world.connect()
             others.replies[N2] = failure
             assert await client.call(b"SETNX", b"far", b"v") == reply
@@ -132,7 +132,7 @@ def test_forwarded_command_runs_here_and_goes_no_further() -> None:
     """Two nodes with different views must not send a command to and fro."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client = Others(world, {b"k": N2, b"other": N3}), world.connect()
             run_command = world.coordinator.run_command
             assert await run_command(b"3", 2, [b"append", b"k", b"value"]) == b":5\r\n"
@@ -156,7 +156,7 @@ def test_write_of_several_keys_is_split_by_coordinator() -> None:
     """Each node gets its keys with what belongs to them, in order, repetitions included."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client = Others(world, {b"b": N2, b"c": N3, b"d": N2}), world.connect()
             words = [b"MSET", b"a", b"1", b"b", b"2", b"c", b"3", b"d", b"4", b"b", b"5", b"a", b"6"]
             assert await client.call(*words) == OK
@@ -177,7 +177,7 @@ def test_one_failed_part_is_the_error_of_the_whole() -> None:
     """And since other parts were done, or may have been, that is what it says."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client = Others(world, {b"b": N2, b"c": N3}), world.connect()
             refused = Unavailable("no link; nothing was done")
             unknown = Unavailable("the link broke", maybe_applied=True)
@@ -199,7 +199,7 @@ def test_malformed_write_of_several_keys_reaches_nobody() -> None:
     """Half of it would otherwise be done."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client = Others(world, {b"b": N2}), world.connect()
             reply = await client.call(b"MSET", b"a", b"1", b"b")
             assert reply == b"-ERR wrong number of arguments for 'mset' command\r\n"
@@ -217,7 +217,7 @@ def test_exec_runs_in_order_across_nodes() -> None:
     """What another node coordinates is done before what comes behind it, and after what came before."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             others, client = Others(world, {b"far": N2}), world.connect()
             seen: list[bytes] = []
 
@@ -284,7 +284,7 @@ def test_commands_that_need_the_old_value_read_a_quorum_and_others_do_not() -> N
     ]
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             client = world.connect()
             for quorum, commands in ((False, blind), (True, looking)):
                 for words in commands:
@@ -299,7 +299,7 @@ def test_options_of_a_command_are_its_own() -> None:
     """They are checked before anything is read, and do not touch the commands beside it."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             first, second = world.connect(), world.connect()
             first.send(command(b"SADIK.GET", b"k", b"R", b"1", b"TIMEOUT_MS", b"70"))
             second.send(command(b"STRLEN", b"k"))
@@ -318,7 +318,7 @@ def test_read_that_misses_its_quorum_is_not_an_empty_key() -> None:
     """Nil would be a lie, and a write made from it would bury what was there."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             client, other = world.connect(), world.connect()
             assert await client.call(b"SET", b"k", b"v") == OK
             world.coordinator.fault = QuorumMissed("1 of 2 replicas answered; nothing was read")
@@ -337,7 +337,7 @@ def test_missed_write_quorum_is_the_writers_answer_and_readers_see_what_is_here(
     """Commands of a turn share a record: what may have been applied may be seen, what was not stored not."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             writer, reader = world.connect(), world.connect()
             assert await writer.call(b"SET", b"k", b"old") == OK
             told = b"-UNAVAILABLE 1 of 2 replicas answered; it may have been applied\r\n"
@@ -359,7 +359,7 @@ def test_layout_and_info_tell_of_the_cluster() -> None:
     """SADIK.LAYOUT is for clients that find their own way; INFO for people and their tools."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             client = world.connect()
             layout = await client.call(b"SADIK.LAYOUT")
             assert json.loads(layout.split(b"\r\n", 1)[1]) == world.coordinator.client_layout()

@@ -10,24 +10,25 @@ from typing import Any
 
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sadik.errors import QuorumMissed
 from sadik.kernels import resp, versions
 from sadik.node.coordinator.outcomes import FAILED, Answers
 from sadik.node.operations import Span
-from tests.api.alone import Done
+from tests.api.alone import Done, ToldWorld, running_told
 from tests.api.resp_node import (
     NIL,
     OK,
     Client,
-    World,
     array,
     bulk,
     command,
     configuration,
-    running,
+    cut,
 )
-from tests.api.test_resp_server import converse
+from tests.api.test_resp_server import CONVERSATIONS, Model, converse, own
 
 MIB = 1 << 20
 LOADING = b"-LOADING the node cannot serve data yet\r\n"
@@ -40,11 +41,56 @@ def run(story: Coroutine[Any, Any, None]) -> None:
 # Waiting, and going on.
 
 
+@settings(max_examples=120, deadline=None)
+@given(CONVERSATIONS, st.integers(0, 2**32))
+def test_every_client_is_answered_in_order_whatever_is_decided_when(
+    conversations: list[list[tuple[bytes, ...]]], seed: int
+) -> None:
+    """However input is cut, and in whatever order other nodes let the coordinator answer: each client's
+    replies are those of its own commands in order.
+    """
+    rng = random.Random(seed)
+    config = configuration(
+        resp={
+            "batch_operations_max": rng.choice((1, 3, 64)),
+            "pipeline_operations_max": rng.choice((1, 2, 64)),
+        }
+    )
+
+    async def story() -> None:
+        async with running_told(config, seed=seed) as world:
+            coordinator = world.coordinator
+            coordinator.holds = coordinator.by_run = True
+            clients: list[tuple[Client, list[bytes], list[bytes]]] = []
+            for number, conversation in enumerate(conversations):
+                model = Model()
+                sent = [own(words, number) for words in conversation]
+                expected = [model.expect(words) for words in sent]
+                pieces = cut(rng, b"".join(command(*words) for words in sent))
+                clients.append((world.connect(), expected, pieces))
+            while any(pieces for _, _, pieces in clients) or any(
+                len(client.replies()) < len(expected) for client, expected, _ in clients
+            ):
+                client, _, pieces = rng.choice(clients)
+                # A socket that is not read from delivers nothing.
+                if pieces and client.transport.reading:
+                    client.send(pieces.pop(0))
+                if rng.random() < 0.5:
+                    await asyncio.sleep(0)
+                if coordinator.held and rng.random() < 0.5:
+                    coordinator.release(rng.randrange(len(coordinator.held)))
+            await world.settle()
+            for client, expected, _ in clients:
+                assert client.replies() == expected
+
+    run(story())
+
+
 def test_nothing_of_a_client_runs_while_its_last_run_is_in_flight() -> None:
     """Its next command may reach another coordinator: it would not see what this one has not finished."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.holds = True
             client, other = world.connect(), world.connect()
             client.send(command(b"SET", b"k", b"1"))
@@ -68,7 +114,7 @@ def test_batches_and_runs_may_be_decided_in_any_order() -> None:
     """A slow replica of one client's keys is not the others' delay."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             coordinator = world.coordinator
             coordinator.holds = coordinator.by_run = True
             clients = [world.connect() for _ in range(6)]
@@ -96,7 +142,7 @@ def test_input_beyond_what_is_in_flight_is_bounded_and_stays_unread() -> None:
     """A client may send for ever while a peer does not answer: it fills its socket, not this node."""
 
     async def story() -> None:
-        async with running(configuration(resp={"pipeline_operations_max": 8})) as world:
+        async with running_told(configuration(resp={"pipeline_operations_max": 8})) as world:
             world.coordinator.holds = True
             client = world.connect()
             sent = 0
@@ -124,7 +170,7 @@ def test_what_ends_a_connection_waits_for_what_is_in_flight(end: str) -> None:
     """The answer that is owed comes first, then the end; who is gone is not waited for."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.holds = True
             client, other = world.connect(), world.connect()
             client.send(command(b"SET", b"k", b"v"))
@@ -161,7 +207,7 @@ def test_error_and_commands_in_one_piece_with_a_run_in_flight_come_in_order() ->
     """All of it arrives in the turn in which the run is sent out."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.holds = True
             client, other = world.connect(), world.connect()
             client.send(
@@ -189,7 +235,7 @@ def test_stop_answers_what_is_in_flight_within_its_grace() -> None:
     """A drain is not a reason for "unknown"; who is not answered in time is cut off."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.holds = True
             clients = [world.connect() for _ in range(3)]
             clients[0].send(command(b"SET", b"k", b"v") + command(b"SET", b"k", b"w") * 3000)
@@ -209,7 +255,7 @@ def test_stop_answers_what_is_in_flight_within_its_grace() -> None:
             assert all(client.closed and not client.transport.aborted for client in clients)
 
     async def late() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.holds = True
             client = world.connect()
             client.send(command(b"SET", b"k", b"v"))
@@ -228,7 +274,7 @@ def test_client_that_does_not_read_and_waits_goes_on_once_both_are_over() -> Non
     """Two reasons to stand still; the one that ends first must not let it go."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             client, other = world.connect(), world.connect()
             big = bytes(MIB)
             assert await other.call(b"SET", b"big", big) == OK
@@ -260,7 +306,7 @@ def test_answers_of_later_turns_reach_real_sockets(
     """The direct way to the socket is the same as within a turn."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.holds = True
             loop = asyncio.get_running_loop()
 
@@ -287,7 +333,7 @@ def test_answers_of_later_turns_reach_real_sockets(
 class Scripted:
     """Takes the place of ``submit``: the test says what becomes of each operation."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ToldWorld) -> None:
         self.batches: list[tuple[int, Done, int]] = []
         world.coordinator.submit = self.submit  # type: ignore[method-assign]
 
@@ -317,7 +363,7 @@ def test_missed_quorums_are_told_operation_by_operation() -> None:
     """Refused and unknown are different answers, and each operation has its own."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             scripted, client = Scripted(world), world.connect()
             client.send(
                 command(b"SET", b"a", b"1")
@@ -346,7 +392,7 @@ def test_what_a_batch_could_not_do_is_tried_again_with_what_was_sent() -> None:
     """By then the batch's memory holds what others have sent in later turns."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             plain = world.coordinator.submit
             scripted, client, other = Scripted(world), world.connect(), world.connect()
             client.send(
@@ -406,7 +452,7 @@ def test_no_task_future_timer_or_exception_is_made_per_operation(later: bool) ->
             raised.append(f"{frame.f_code.co_filename}:{frame.f_lineno} {argument[0]}")
         return trace
 
-    def let_go(world: World, clients: list[Client]) -> None:
+    def let_go(world: ToldWorld, clients: list[Client]) -> None:
         while world.coordinator.held:
             world.coordinator.release()
 
@@ -415,7 +461,7 @@ def test_no_task_future_timer_or_exception_is_made_per_operation(later: bool) ->
         async def story() -> None:
             loop = asyncio.get_running_loop()
             assert isinstance(loop, CountingLoop)
-            async with running() as world:
+            async with running_told() as world:
                 clients = [world.connect() for _ in range(100)]
                 # The first write opens a segment.
                 assert await world.connect().call(b"SET", b"k", b"v") == OK
@@ -443,7 +489,7 @@ def test_run_in_flight_keeps_no_more_than_was_sent() -> None:
     """What is kept for another try is the bytes of the batch, not the arrays of a whole turn."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             coordinator = world.coordinator
             coordinator.holds = True
             rng = random.Random(3)
@@ -469,7 +515,7 @@ def test_loading_node_refuses_ping_and_data_until_it_was_ready_once() -> None:
     """Clients wait and ask again; later a missed quorum is each request's own outcome."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.is_ready = False
             client = world.connect()
             client.send(
@@ -502,7 +548,7 @@ def test_commands_wait_each_for_itself() -> None:
     """A command in flight is its connection's matter; EXEC's commands run in order behind each other."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             coordinator = world.coordinator
             coordinator.holds = True
             first, second = world.connect(), world.connect()
@@ -534,7 +580,7 @@ def test_two_appends_on_one_coordinator_are_serial() -> None:
     """Nothing comes between the read that a write is made from and its storing."""
 
     async def story() -> None:
-        async with running() as world:
+        async with running_told() as world:
             world.coordinator.holds = True
             clients = [world.connect() for _ in range(10)]
             for number, client in enumerate(clients):

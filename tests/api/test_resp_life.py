@@ -51,6 +51,6 @@ def test_reading_beside_a_writer_records_no_bucket() -> None:
             reader.send(command(b"GET", b"k"))
             assert await writer.wait(1) == [OK]
             assert await reader.wait(2) == [OK, NIL]
-            assert world.coordinator.buckets() == [b"0"]
+            assert world.node.coordinator.buckets() == [b"0"]
 
     run(story())
