@@ -666,6 +666,13 @@ class Cluster:
         server._loop = self.loop
         return server
 
+    async def settle(self) -> None:
+        """Heal everything, and let hints and one exchange make all equal."""
+        await self.heal()
+        await self.wait_until(self.no_hints, "all hints are delivered", within_s=60)
+        await self.repair()
+        assert self.equal(), self.differences()
+
     # What is where.
 
     def digest(self, key: bytes, bucket: bytes = BUCKET) -> bytes:
@@ -747,6 +754,25 @@ class Cluster:
     def no_hints(self) -> bool:
         """Whether no hint waits anywhere."""
         return not any(self.hints(name) for name in self.lives)
+
+
+class Ledger:
+    """Every dot that was seen anywhere, and the one value that it may ever stand for (D1)."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[bytes, int, int], tuple[int, bytes]] = {}
+
+    def look(self, one: Cluster) -> None:
+        """Take in what all nodes hold now, hints too."""
+        for name in one.lives:
+            node = one.node(name)
+            held = one.holdings(name)
+            sets = list(held.items()) + list(zip(held, node.hints.sets_for(list(held)), strict=True))
+            for key, stored in sets:
+                for value in versions.decode(stored)[1] if stored not in (b"", b"?") else ():
+                    dot = (key, value.actor, value.stamp)
+                    known = self._values.setdefault(dot, (value.flags, value.payload))
+                    assert known == (value.flags, value.payload), f"two values share the dot {dot}"
 
 
 def payloads(one: bytes) -> list[bytes]:
