@@ -153,7 +153,7 @@ class Flight:
         self.names = bytes(memoryview(operations.data)[: operations.used])
         self.name_starts = bytes(memoryview(operations.name_starts)[: 8 * count])
         self.name_lengths = bytes(memoryview(operations.name_lengths)[: 8 * count])
-        self.digests = operations.digests
+        self.digests = operations.digests[: DIGEST_BYTES * count]
         self.spans = operations.named_spans()
         self.bucket_spans = operations.spans
         self.local = local

@@ -1,0 +1,66 @@
+"""What a coordinator answers and keeps when a batch is uneven: repeated keys, big values, nodes that hold no
+replica, and disks that have not synced yet."""
+
+from __future__ import annotations
+
+from tests.node.cluster import GET, SET, Cluster, cluster, run
+
+
+def forget_hints(one: Cluster, *names: str) -> None:
+    """As if they had been lost: nobody is told what it has missed."""
+    for name in names:
+        hints = one.node(name).hints
+        for owner in list(hints.owners()):
+            hints.delivered(hints.take(owner, b"", 1000, 1 << 20).hints)
+
+
+def test_a_read_before_a_write_of_the_same_batch_has_the_value_before_it() -> None:
+    """Replicas merge a turn's writes before they compare its reads, and so answer with what comes later."""
+
+    async def story() -> None:
+        for nodes in (3, 4):
+            async with cluster(nodes) as one:
+                (key,) = one.keys_of(["n1"])
+                assert (await one.set("n1", key, b"old")).ok
+                get = (GET, key, b"")
+                batch = [get, (SET, key, b"1"), get, (SET, key, b"2"), get]
+                replies = await one.answer(one.submit("n1", batch))
+                assert [reply.value for reply in replies] == [b"old", None, b"1", None, b"2"]
+                (fresh,) = one.keys_of(["n1"], 2)[1:]
+                replies = await one.answer(one.submit("n1", [(GET, fresh, b""), (SET, fresh, b"1")]))
+                assert replies[0].ok
+                assert replies[0].value is None
+
+    run(story())
+
+
+def test_a_read_before_a_write_of_the_same_batch_still_sees_what_others_wrote() -> None:
+    """What this node missed is newer than what it has, and not what its own later write replaced."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            await one.isolate("n1")
+            assert (await one.set("n2", b"k", b"theirs")).ok
+            forget_hints(one, "n2")
+            await one.heal()
+            assert one.values("n1", b"k") == []
+            replies = await one.answer(one.submit("n1", [(GET, b"k", b""), (SET, b"k", b"mine")]))
+            assert replies[0].value == b"theirs"
+
+    run(story())
+
+
+def test_a_batch_of_reads_beyond_the_read_limit_is_answered_in_parts() -> None:
+    """The first part is a whole batch of its own: what is left out must not be in its packet."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            keys = [b"k%d" % number for number in range(5)]
+            for key in keys:
+                assert (await one.set("n1", key, key * 500_000)).ok
+            one.node("n1").vnodes.read_bytes_max = 2 << 20
+            request = one.submit("n1", [(GET, key, b"") for key in keys])
+            replies = await one.answer(request)
+            assert [reply.value for reply in replies] == [key * 500_000 for key in keys]
+
+    run(story())
