@@ -356,7 +356,12 @@ async def start_world(
     )
     peer = await node.listen()
     server, address = await start_server(node.coordinator, config, clock)
-    node.start(peer=str(peer), resp=str(address), http="")
+    try:
+        node.start(peer=str(peer), resp=str(address), http="")
+    except BaseException:
+        # Where a power cut comes with the node's first words.
+        await server.stop(0)
+        raise
     return World(node, server, address, clock, worker)
 
 
