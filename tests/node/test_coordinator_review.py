@@ -3,6 +3,7 @@ replica, and disks that have not synced yet."""
 
 from __future__ import annotations
 
+from sadik.errors import SadikError
 from tests.node.cluster import GET, SET, Cluster, cluster, run
 
 
@@ -62,5 +63,21 @@ def test_a_batch_of_reads_beyond_the_read_limit_is_answered_in_parts() -> None:
             request = one.submit("n1", [(GET, key, b"") for key in keys])
             replies = await one.answer(request)
             assert [reply.value for reply in replies] == [key * 500_000 for key in keys]
+
+    run(story())
+
+
+def test_a_node_that_is_no_replica_does_not_become_one_by_reading() -> None:
+    """Its copy would never hear of later writes, nor of deletes, and would keep the partition occupied."""
+
+    async def story() -> None:
+        async with cluster(4) as one:
+            (key,) = one.keys_of(["n1", "n2", "n3"])
+            assert (await one.set("n1", key, b"v")).ok
+            record = await one.read("n4", key)
+            assert not isinstance(record, SadikError)
+            assert record.payload == b"v"
+            await one.pass_s(0.2)
+            assert one.holds("n4", key) == b""
 
     run(story())

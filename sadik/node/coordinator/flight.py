@@ -108,6 +108,7 @@ class Flight:
     Attributes:
         errors: Of operations that failed, once answered.
         merged: By operation: what replicas that differed make of the set, together with our own.
+        own: By operation, whether this node is one of the primaries; None: of all.
         overtaken: Reads that a later write of the batch follows on the same key, and the last such write.
             Replicas merge a batch's writes first, so they are asked for the state after that write.
     """
@@ -129,6 +130,7 @@ class Flight:
         "number",
         "open",
         "overtaken",
+        "own",
         "r_left",
         "read_from",
         "reasons",
@@ -173,6 +175,7 @@ class Flight:
         self.sent: list[Sent] = []
         self.merged: dict[int, bytes] = {}
         self.overtaken: dict[int, int] = {}
+        self.own: npt.NDArray[np.bool_] | None = None
         self.theirs: dict[NodeId, dict[int, bytes | None]] = {}
         self.read_from: list[tuple[NodeId, Sent]] = []
         self.reasons: list[tuple[str, str]] = []
@@ -394,6 +397,7 @@ class Flights:
         flight.tally = tally
         readable = reads & (np.frombuffer(flight.local.stored.status, np.uint8, flight.count) <= 1)
         own = (primaries == view.me).any(axis=1)
+        flight.own = own
         stands_in = np.ones(flight.count, bool) if fallback else (reachable == view.me).any(axis=1)
         tally.count(np.flatnonzero(readable & own), primary=True)
         tally.count(np.flatnonzero(readable & stands_in & ~own), primary=False)
@@ -745,7 +749,9 @@ class Flights:
                 continue
             item = (digest, flight.name(index), merged)
             wanted = versions.fingerprint(digest, merged)
-            if not flight.fallback and versions.fingerprint(digest, base) != wanted:
+            mine = flight.own is None or flight.own[index]
+            # A copy here that is no replica's would never hear of what comes later.
+            if mine and versions.fingerprint(digest, base) != wanted:
                 own.append(item)
             for node, sent in flight.read_from:
                 if index not in asked[node] or not sent.primary:
