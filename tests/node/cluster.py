@@ -697,11 +697,19 @@ class Cluster:
         return found
 
     def holdings(self, name: str) -> dict[bytes, bytes]:
-        """Version sets by digest, as a node's engine has them; ``b"?"`` where it cannot be read."""
-        return {
-            entry.digest: b"?" if entry.value is None else bytes(entry.value)
-            for entry in _entries(self.node(name).engine)
-        }
+        """Version sets by digest, as a node's engine has them; ``b"?"`` where it cannot be read. What a flush
+        hides is not there.
+        """
+        buckets = self.node(name).buckets
+        found: dict[bytes, bytes] = {}
+        for entry in _entries(self.node(name).engine):
+            if entry.value is None:
+                found[entry.digest] = b"?"
+                continue
+            bucket = buckets.get(entry.name[1 : 1 + entry.name[0]])
+            if entry.space == bucket.space and versions.stamp_max(entry.value) > bucket.floor:
+                found[entry.digest] = bytes(entry.value)
+        return found
 
     def holds(self, name: str, key: bytes, bucket: bytes = BUCKET) -> bytes:
         """The version set of a key in a node's own data, ``b""`` for none."""

@@ -197,16 +197,24 @@ class Sweeps:
 
         Raises:
             ClockError: A stamp above all that is stored cannot be minted: some wall clock went back.
-            Unavailable: A live node did not confirm; whether it is done there is unknown.
+            Unavailable: A live node did not answer, and nothing was done; or it did not confirm, and whether
+                it is done there is unknown.
         """
         view = self._core.view
         others = [
             node for node, up in zip(view.nodes, view.up, strict=True) if up and node != self._core.node
         ]
-        for bucket in buckets:
+        for number, bucket in enumerate(buckets):
             highest = self._highest(bucket)
             for node in others:
-                reply = await self._truncate(node, TruncateRequest(bucket))
+                try:
+                    reply = await self._truncate(node, TruncateRequest(bucket))
+                except SadikError as error:
+                    done = f"the first {number} buckets are flushed" if number else "nothing was done"
+                    raise Unavailable(
+                        f"node {node} does not say how high its stamps are: {error}; {done}",
+                        maybe_applied=number > 0,
+                    ) from error
                 highest = max(highest, reply.stamp)
             stamp = self._vnodes.stamp_above(highest)
             ticket = self._buckets.truncate(bucket, stamp)
