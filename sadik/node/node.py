@@ -445,8 +445,8 @@ class Node:
         if node != self.core.node:
             return await self.pushes.push(node, items, "hint")
         merging = self.vnodes.merge_items(items)
-        if merging.ticket:
-            await self.sync.durable(merging.ticket)
+        # What was known already need not be durable yet.
+        await self.sync.durable(self.vnodes.ticket_last)
         return bytes(0 if status <= replica.KNOWN else status for status in merging.status)
 
     def _store(self, name: str, data: bytes) -> None:

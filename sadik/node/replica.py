@@ -91,6 +91,9 @@ class Replica:
             status, ticket = bytearray((NOT_STORED,)) * sets.total, 0
         else:
             status, ticket = merging.status, merging.ticket
+            if replica.KNOWN in status:
+                # What is known need not be durable yet.
+                ticket = self._vnodes.ticket_last
             if merging.error is not None:
                 log.warning("version sets from other nodes are not stored: %s", merging.error)
         first = 0

@@ -4,6 +4,7 @@ replica, and disks that have not synced yet."""
 from __future__ import annotations
 
 from sadik.errors import SadikError
+from sadik.kernels import versions
 from tests.node.cluster import GET, SET, Cluster, cluster, run
 
 
@@ -79,5 +80,28 @@ def test_a_node_that_is_no_replica_does_not_become_one_by_reading() -> None:
             assert record.payload == b"v"
             await one.pass_s(0.2)
             assert one.holds("n4", key) == b""
+
+    run(story())
+
+
+def test_a_set_that_is_known_counts_as_durable_only_once_it_is() -> None:
+    """In mode ``always`` a replica that has merged a set and not synced it yet has nothing to promise."""
+
+    async def story() -> None:
+        async with cluster(3, engine="log", storage={"sync": "always"}) as one:
+            assert (await one.set("n1", b"k", b"v")).ok
+            await one.pass_s(0.2)
+            stored = one.holds("n1", b"k")
+            actor, stamp = versions.decode(stored)[0][0]
+            newer = versions.event(stored, [(actor, stamp)], actor, stamp + 1, 0, 0, -1, b"", b"newer")
+            item = (one.digest(b"k"), b"\x010\x00\x01k", newer)
+            two = one.node("n2")
+            one.lives["n2"].worker.delay_s = 0.5
+            two.vnodes.merge_items([item])
+            assert two.sync.pending(two.vnodes.ticket_last)
+            began = one.loop.time()
+            assert await one.node("n1").pushes.push("n2", [item], "exchange") == b"\0"
+            assert not two.sync.pending(two.vnodes.ticket_last)
+            assert one.loop.time() - began >= 0.5
 
     run(story())
