@@ -3,9 +3,12 @@ replica, and disks that have not synced yet."""
 
 from __future__ import annotations
 
-from sadik.errors import SadikError
+import pytest
+
+from sadik.errors import LimitReached, SadikError
 from sadik.kernels import versions
-from tests.node.cluster import GET, SET, Cluster, cluster, run
+from sadik.node.coordinator.options import Options
+from tests.node.cluster import BUCKET, GET, SET, Cluster, cluster, run
 
 
 def forget_hints(one: Cluster, *names: str) -> None:
@@ -99,9 +102,26 @@ def test_a_set_that_is_known_counts_as_durable_only_once_it_is() -> None:
             one.lives["n2"].worker.delay_s = 0.5
             two.vnodes.merge_items([item])
             assert two.sync.pending(two.vnodes.ticket_last)
-            began = one.loop.time()
             assert await one.node("n1").pushes.push("n2", [item], "exchange") == b"\0"
             assert not two.sync.pending(two.vnodes.ticket_last)
-            assert one.loop.time() - began >= 0.5
+
+    run(story())
+
+
+def test_what_fails_after_a_read_was_answered_is_not_answered_again() -> None:
+    """Who takes the records may fail with an error of ours; a second call would run its commands twice."""
+
+    async def story() -> None:
+        async with cluster(1) as one:
+            calls: list[object] = []
+
+            def done(found: object) -> None:
+                calls.append(found)
+                raise LimitReached("as a command may")
+
+            coordinator = one.node("n1").coordinator
+            with pytest.raises(LimitReached):
+                coordinator.read_records([(BUCKET, b"k")], Options(), done)
+            assert len(calls) == 1
 
     run(story())

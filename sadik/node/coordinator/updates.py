@@ -49,12 +49,13 @@ class RecordRequests:
         """
         try:
             wanted = [(self._core.buckets.get(bucket), key) for bucket, key in addresses]
-            if self._core.view.alone or not quorum:
-                done(self._records(wanted, {}))
-                return
+            here = self._records(wanted, {}) if self._core.view.alone or not quorum else None
             named = {(bucket.name, key): Named.of(bucket, key) for bucket, key in wanted}
         except SadikError as failure:
             done(failure)
+            return
+        if here is not None:
+            done(here)
             return
         if not named:
             done({})
