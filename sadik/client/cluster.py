@@ -75,6 +75,7 @@ class Statistics:
         requests: Sent, all attempts.
         retries: Of these, attempts after the first.
         unknown: Writes of which nobody knows whether they were applied.
+        stale: Reads that showed less than their session had seen; repeated, or reported.
         refreshes, refreshes_failed: Of the layout.
     """
 
@@ -85,6 +86,7 @@ class Statistics:
     requests: int
     retries: int
     unknown: int
+    stale: int
     refreshes: int
     refreshes_failed: int
 
@@ -92,6 +94,8 @@ class Statistics:
 class Cluster:
     """Runs operations; shared by the sessions of one client.
 
+    Attributes:
+        stale: Counted by the sessions.
     Args:
         seeds: Where to begin, and what is left when no other node can be reached; at least one.
     """
@@ -112,7 +116,7 @@ class Cluster:
         self._retired: list[Pool] = []
         self._routes: Routes | None = None
         self._surprised = asyncio.Event()
-        self._requests = self._retries = self._unknown = 0
+        self._requests = self._retries = self._unknown = self.stale = 0
         self._refreshes = self._refreshes_failed = 0
 
     @property
@@ -134,6 +138,7 @@ class Cluster:
             requests=self._requests,
             retries=self._retries,
             unknown=self._unknown,
+            stale=self.stale,
             refreshes=self._refreshes,
             refreshes_failed=self._refreshes_failed,
         )
@@ -242,9 +247,13 @@ class Cluster:
                 operation.reply, operation.failure = None, refused
             return
         for operation, reply in zip(group, replies, strict=True):
-            self._settle(operation, reply)
+            self._settle(operation, reply, until)
 
-    def _settle(self, operation: Operation, reply: object) -> None:
+    def _settle(self, operation: Operation, reply: object, until: float) -> None:
+        late = asyncio.get_running_loop().time() >= until
+        if late and isinstance(reply, Lost) and not reply.sent and operation.failure is not None:
+            # There was no time for this try: what the one before met says more.
+            return
         operation.reply = reply
         if isinstance(reply, ErrorReply):
             operation.failure = failure_of(reply)
@@ -316,6 +325,7 @@ class Cluster:
     # The layout.
 
     async def _keep_fresh(self) -> None:
+        fresh = True
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.limits.refresh_interval_ms / 1000):
@@ -326,8 +336,10 @@ class Cluster:
                 reason = await self._refresh(until)
             except InvalidRequest as refused:
                 reason = str(refused)
-            if reason is not None:
-                log.warning("the layout could not be refreshed: %s", reason)
+            # Once for each time that it goes wrong, however long it lasts.
+            if reason is not None and fresh:
+                log.warning("the layout cannot be refreshed: %s", reason)
+            fresh = reason is None
             for pool in [*self._pools.values(), *self._retired]:
                 pool.tend()
                 pool.fade()

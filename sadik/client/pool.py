@@ -150,23 +150,23 @@ class Pool:
             NotReached, InvalidRequest: There is none.
         """
         wanted = min(self._limits.connections_max, self.in_flight + count)
-        while len(self._connections) < wanted:
-            if self._retired:
-                raise NotReached(f"{self.address} is not asked any more")
-            # One opens for all who come meanwhile; who gives up waiting does not end it for the others.
-            if self._opening is None:
-                self._opening = asyncio.get_running_loop().create_task(self._open(wanted))
-                self._opening.add_done_callback(self._on_opened)
-            try:
-                await asyncio.shield(self._opening)
-            except (NotReached, InvalidRequest):
-                if not self._connections:
-                    raise
-                return
+        if len(self._connections) >= wanted:
+            return
+        if self._retired:
+            raise NotReached(f"{self.address} is not asked any more")
+        # One opens for all who come meanwhile; who gives up waiting does not end it for the others.
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open(wanted))
+            self._opening.add_done_callback(self._on_opened)
+        try:
+            await asyncio.shield(self._opening)
+        except (NotReached, InvalidRequest):
+            if not self._connections:
+                raise
 
     async def _open(self, wanted: int) -> None:
         try:
-            while len(self._connections) < wanted:
+            for _ in range(wanted - len(self._connections)):
                 opened = await Connection.open(self.address, self._greeting, self._limits, self._on_closed)
                 if opened.closed:
                     raise NotReached(f"{self.address} closed the connection")
@@ -176,7 +176,6 @@ class Pool:
             raise
 
     def _on_opened(self, task: asyncio.Task[None]) -> None:
-        self._opening = None
         if not task.cancelled():
             # Whoever waits is told; where nobody does any more, the next one will be.
             task.exception()
@@ -220,9 +219,8 @@ class Pool:
     async def close(self) -> None:
         """End everything; what waits is lost."""
         self._retired = True
-        opening = self._opening
-        if opening is not None:
-            opening.cancel()
-            await asyncio.wait([opening])
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         for connection in list(self._connections):
             connection.abort(_OVER)

@@ -122,6 +122,7 @@ class Session:
         except ProtocolError as error:
             return error
         if self._compares and not covers(reply.context, floor):
+            self._cluster.stale += 1
             return StaleRead("the cluster shows less of this key than this session has seen before", reply)
         return reply
 

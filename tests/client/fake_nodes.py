@@ -1,7 +1,8 @@
 """Nodes that answer as a test tells them: RESP over real sockets, no store behind.
 
 A node's ``script`` is called with each command that is not part of the greeting or a question for the layout;
-what it returns is sent: bytes, ``SILENCE`` for no answer at all, ``CUT`` for a connection that ends instead.
+what it returns is sent: bytes, ``SILENCE`` for no answer to this and all that follows on the connection
+(which the script is not asked about), ``CUT`` for a connection that ends instead.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class FakeNode:
 
     Attributes:
         script: See above.
-        layout: The answer to SADIK.LAYOUT, raw.
-        hello: The answer to HELLO.
+        layout: The answer to SADIK.LAYOUT, raw, or one of the signs.
+        hello, use: The answers to HELLO and SADIK.USE.
         commands: What the script was asked, in order.
         greetings: HELLO and SADIK.USE as they came.
         asked: Times that the layout was asked for.
@@ -50,6 +51,7 @@ class FakeNode:
         self.script: Script = script or (lambda command: OK)
         self.layout = b"-ERR unknown command 'SADIK.LAYOUT'\r\n"
         self.hello = HELLO
+        self.use = OK
         self.commands: list[list[bytes]] = []
         self.greetings: list[list[bytes]] = []
         self.asked = 0
@@ -96,13 +98,19 @@ class FakeNode:
         self.connections += 1
         self.connected += 1
         self._writers.append(writer)
+        silent = False
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 while await self.reads.wait() and (command := await read_command(reader)) is not None:
+                    if silent:
+                        self.commands.append(command)
+                        continue
                     answer = self._answer(command)
                     if answer == CUT:
                         break
-                    if answer != SILENCE:
+                    # What came after would be taken for the answer that is owed.
+                    silent = answer == SILENCE
+                    if not silent:
                         writer.write(answer)
                         await writer.drain()
         finally:
@@ -117,7 +125,7 @@ class FakeNode:
             return self.hello
         if command[0] == b"SADIK.USE":
             self.greetings.append(command)
-            return OK
+            return self.use
         if command[0] == b"SADIK.LAYOUT":
             self.asked += 1
             return self.layout

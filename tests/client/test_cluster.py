@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from sadik.client import Client, Limits
+from sadik.client import Client, Limits, Session
 from sadik.client.routes import node_hint
 from sadik.errors import InvalidRequest, Overloaded, Unavailable
 from sadik.kernels import digest
@@ -310,12 +313,12 @@ def test_slow_reply_that_keeps_coming_is_waited_for():
     async def story() -> None:
         reply = values(context_of(KEY, (1, 1)), b"x" * 100)
         node = FakeNode(lambda _: b"")
-        async with node, client(node, limits=Limits(attempt_timeout_ms=40)) as session:
+        async with node, client(node, limits=Limits(attempt_timeout_ms=400)) as session:
             reading = asyncio.create_task(session.get(KEY))
             await until(lambda: node.keys == [KEY])
             for byte in range(0, len(reply), 10):
                 node._writers[0].write(reply[byte : byte + 10])
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)
             assert (await reading).value == b"x" * 100
             assert node.keys == [KEY]
 
@@ -501,6 +504,57 @@ def test_wrong_secret_is_the_callers_fault(refusal):
     asyncio.run(story())
 
 
+def test_node_that_starts_is_tried_again():
+    """It knows no bucket but 0 yet; nothing was done."""
+
+    async def story() -> None:
+        async with FakeNode(nothing) as node:
+            node.use = LOADING
+            opening = asyncio.create_task(Client([node.address], bucket="carts").open())
+            await until(lambda: node.connected >= 2)
+            node.use = b"+OK\r\n"
+            await (await opening).close()
+            node.use = b"-ERR a bucket has no such name\r\n"
+            with pytest.raises(InvalidRequest, match="no such name"):
+                await Client([node.address], bucket="carts").open()
+
+    asyncio.run(story())
+
+
+def test_outage_is_logged_once(caplog):
+    """Not ten times a second."""
+
+    async def story() -> None:
+        node = FakeNode(nothing)
+        async with node:
+            session = await client(node, limits=Limits(refresh_interval_ms=1, timeout_ms=100)).open()
+        await until(lambda: session.statistics().refreshes_failed >= 3)
+        async with node:
+            before = session.statistics().refreshes
+            await until(lambda: session.statistics().refreshes > before)
+        failed = session.statistics().refreshes_failed
+        await until(lambda: session.statistics().refreshes_failed > failed + 1)
+        await session.close()
+
+    asyncio.run(story())
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "the layout cannot be refreshed"
+    ] * 2
+
+
+def test_node_that_closes_every_connection_is_not_stormed():
+    """Each try opens what it needs once, and the pauses between tries grow."""
+
+    async def story() -> None:
+        async with FakeNode(lambda _: CUT) as node:
+            node.layout = CUT
+            with pytest.raises(Unavailable, match="closed the connection"):
+                await client(node, limits=Limits(timeout_ms=300)).open()
+            assert 2 <= node.connected <= 20
+
+    asyncio.run(story())
+
+
 def test_full_node_is_tried_again():
     """Its error comes in the place of the greeting, and passes."""
 
@@ -516,7 +570,65 @@ def test_full_node_is_tried_again():
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_outcomes_are_honest_whatever_happens(seed):
+    """Done: applied once. Refused: never. Unknown: at most once. Reads come through all the same."""
+
+    async def story() -> None:
+        chance = random.Random(seed)
+        applied: list[bytes] = []
+
+        def script(command: list[bytes]) -> bytes:
+            luck = chance.random()
+            if command[0] == b"SADIK.GET":
+                context = context_of(command[1], (1, 1))
+                return CUT if luck < 0.05 else BUSY if luck < 0.2 else values(context, command[1])
+            if luck < 0.1:
+                return BUSY if luck < 0.05 else REFUSED
+            if luck < 0.15:
+                return CUT
+            applied.append(command[1])
+            return CUT if luck < 0.2 else SILENCE if luck < 0.22 else bulk(context_of(command[1], (1, 1)))
+
+        nodes = [FakeNode(script) for _ in range(3)]
+        done, refused, unknown = [], [], []
+
+        async def write(session: Session, keys: Sequence[bytes]) -> None:
+            for key in keys:
+                try:
+                    await session.put(key, b"x", timeout_ms=200)
+                    done.append(key)
+                except Unavailable as error:
+                    (unknown if error.maybe_applied else refused).append(key)
+                assert (await session.get(key)).value == key
+
+        async with fakes(*nodes):
+            lay_out(nodes, [[p % 3, (p + 1) % 3] for p in range(8)])
+            keys = [b"%d" % number for number in range(200)]
+            async with client(*nodes) as session:
+                await asyncio.gather(*(write(session, keys[first::20]) for first in range(20)))
+        count = Counter(applied)
+        assert {count[key] for key in done} == {1}
+        assert {count[key] for key in refused} <= {0}
+        assert {count[key] for key in unknown} == {0, 1}
+        assert len(done) + len(refused) + len(unknown) == 200
+
+    asyncio.run(story())
+
+
 # Limits and life.
+
+
+def test_reply_beyond_the_limit_ends_the_connection():
+    """Before memory is taken for it."""
+
+    async def story() -> None:
+        node, limits = FakeNode(lambda _: b"$1000000000\r\n"), Limits(reply_bytes_max=1 << 20, timeout_ms=100)
+        async with node, client(node, limits=limits) as session:
+            with pytest.raises(Unavailable, match="takes more than 1048576 bytes"):
+                await session.get(KEY)
+
+    asyncio.run(story())
 
 
 def test_connections_and_requests_in_flight_are_bounded():
@@ -551,7 +663,7 @@ def test_requests_wait_for_a_node_that_does_not_read():
             transport = pool._connections[0]._transport
             await until(lambda: transport.get_write_buffer_size() > 1 << 16)
             for _ in range(20):
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
             assert pool.in_flight < 30
             assert transport.get_write_buffer_size() <= (1 << 16) + (1 << 20) + 200
             node.reads.set()

@@ -153,8 +153,8 @@ def test_stale_read_is_tried_elsewhere():
                 assert await session.put(KEY, b"new") == new
                 for _ in range(5):
                     assert (await session.get(KEY)).value == b"new"
+                assert 1 <= session.statistics().stale <= 5
                 assert (await session.session().get(KEY)).value is not None
-            assert behind.keys
 
     asyncio.run(story())
 
@@ -185,20 +185,39 @@ def test_read_that_stays_stale_says_so():
 
 
 def test_session_that_is_not_monotonic_shows_what_comes():
-    """Some programs would rather see something old than an error."""
+    """Some programs would rather see something old than an error. Each session decides for itself."""
 
     async def story() -> None:
         nodes = [FakeNode(), FakeNode()]
+
+        def show(stamp: int) -> None:
+            for node in nodes:
+                node.script = lambda _: values(context_of(KEY, (1, stamp)), b"%d" % stamp)
+
         async with fakes(*nodes):
             lay_out(nodes)
             async with client(*nodes, monotonic=False) as session:
+                strict = session.session(monotonic=True)
                 for stamp in (6, 5):
-                    for node in nodes:
-                        node.script = lambda _, stamp=stamp: values(
-                            context_of(KEY, (1, stamp)), b"%d" % stamp
-                        )
+                    show(stamp)
                     assert (await session.get(KEY)).value == b"%d" % stamp
-                assert session.session(monotonic=True)._compares
+                    if stamp == 6:
+                        await strict.get(KEY)
+                with pytest.raises(StaleRead):
+                    await strict.get(KEY, timeout_ms=50)
+
+    asyncio.run(story())
+
+
+def test_session_remembers_a_bounded_number_of_keys():
+    """Of the key that was not used for the longest it hands nothing back any more."""
+
+    async def story() -> None:
+        async with FakeNode(lambda command: bulk(context_of(command[1], (1, 5)))) as node:
+            async with client(node, limits=Limits(session_keys_max=2)) as session:
+                for key in (b"a", b"b", b"c", b"a", b"c"):
+                    await session.put(key, b"x")
+            assert [command[2] != b"" for command in node.commands] == [False, False, False, False, True]
 
     asyncio.run(story())
 
