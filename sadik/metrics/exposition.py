@@ -12,7 +12,7 @@ def expose(registry: Registry, accept: str) -> tuple[bytes, str]:
 
     Args:
         accept: The request's ``Accept`` header, empty when it has none.
-    Cost: around a millisecond per thousand samples.
+    Cost: around twenty milliseconds per thousand samples, nearly all of it in prometheus_client.
     """
     encode, content_type = choose_encoder(accept)
     return encode(registry.prometheus), content_type
