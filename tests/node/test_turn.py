@@ -126,6 +126,13 @@ def test_values_outside_the_answer_are_refused():
         decode_answers(encode_answers(bad), 1)
 
 
+def test_start_that_overflows_with_its_length_is_refused():
+    """Cause: start and length were added first, and the sum of numbers that are too great is negative."""
+    bad = part([b"abc"])._replace(value_start=struct.pack("=q", (1 << 63) - 1))
+    with pytest.raises(ProtocolError, match="values"):
+        decode_answers(encode_answers(bad), 1)
+
+
 def test_failed_without_a_reason_is_unknown():
     """A coordinator that says FAILED and not why may have applied it."""
     bad = part([b""])._replace(status=bytes((FAILED,)))

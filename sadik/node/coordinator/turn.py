@@ -173,7 +173,7 @@ def decode_answers(payload: bytes, count: int) -> Part:
     if count and (
         int(first.min()) < 0
         or int(size.min()) < 0
-        or int(size.max()) > value_bytes
+        or max(int(first.max()), int(size.max())) > value_bytes
         or int((first + size).max()) > value_bytes
         or max(status) > FAILED
     ):
