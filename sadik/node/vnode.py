@@ -489,7 +489,7 @@ class Vnodes:
         )
         self._redraw_actor_after_loss()
         if stored.taken < len(found):
-            raise self._too_much()
+            raise self.too_much()
         offsets = memoryview(stored.offsets).cast("q")
         records: dict[tuple[bytes, bytes], Record] = {}
         for index, (address, named) in enumerate(found.items()):
@@ -506,7 +506,7 @@ class Vnodes:
         if repeats:
             bytes_asked = offsets[-1] + sum(len(records[address].stored) for address in repeats)
             if bytes_asked > max(self.read_bytes_max, offsets[-1]):
-                raise self._too_much()
+                raise self.too_much()
         return records
 
     def record_of(self, named: Named, stored: bytes, *, base: bytes, readable: bool = True) -> Record:
@@ -524,7 +524,8 @@ class Vnodes:
             mint=self,
         )
 
-    def _too_much(self) -> LimitReached:
+    def too_much(self) -> LimitReached:
+        """The refusal of a request whose keys hold more than may be read at once."""
         return LimitReached(
             f"the keys of this request hold more than {self.read_bytes_max} bytes; ask for fewer at once"
         )

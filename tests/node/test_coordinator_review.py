@@ -125,3 +125,23 @@ def test_what_fails_after_a_read_was_answered_is_not_answered_again() -> None:
             assert len(calls) == 1
 
     run(story())
+
+
+def test_reads_of_many_big_values_at_once_are_refused_before_they_are_in_memory() -> None:
+    """One MGET can name more than the memory there is."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            keys = [b"k%d" % number for number in range(5)]
+            for key in keys:
+                assert (await one.set("n1", key, key * 500_000)).ok
+            node = one.node("n1")
+            node.vnodes.read_bytes_max = 2 << 20
+            before = one.node("n2").instruments.reads_served.value
+            found: list[object] = []
+            node.coordinator.read_records([(BUCKET, key) for key in keys], Options(), found.append)
+            await one.wait_until(lambda: bool(found))
+            assert isinstance(found[0], LimitReached)
+            assert one.node("n2").instruments.reads_served.value == before
+
+    run(story())

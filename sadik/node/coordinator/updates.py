@@ -50,7 +50,7 @@ class RecordRequests:
         try:
             wanted = [(self._core.buckets.get(bucket), key) for bucket, key in addresses]
             here = self._records(wanted, {}) if self._core.view.alone or not quorum else None
-            named = {(bucket.name, key): Named.of(bucket, key) for bucket, key in wanted}
+            named = {(bucket.name, key): Named.of(bucket, key) for bucket, key in wanted if here is None}
         except SadikError as failure:
             done(failure)
             return
@@ -107,6 +107,9 @@ class RecordRequests:
         own = ((primaries == self._core.view.me) | (reachable == self._core.view.me)).any(axis=1)
         digests = [bytes(operations.digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)]) for i in range(count)]
         sets = self._own_sets(digests) if own.any() else [b""] * count
+        if len(sets) < count:
+            refuse(self._core.vnodes.too_much())
+            return
         # What this node holds of keys that are not its own says nothing.
         held = [one if mine else b"" for one, mine in zip(sets, own.tolist(), strict=True)]
         status = bytearray(ERROR if one is None else STORED if one else ABSENT for one in held)
@@ -124,13 +127,15 @@ class RecordRequests:
         self._core.flights.launch(flight, self._core.view, needs, targets[:2], deadline_ns)
 
     def _own_sets(self, digests: Sequence[bytes]) -> list[bytes | None]:
-        """What this node holds, what it keeps for others included."""
-        sets = self._core.vnodes.sets(digests)
+        """What this node holds, what it keeps for others included; fewer where that is more than may be
+        read.
+        """
+        sets = self._core.vnodes.sets(digests, self._core.vnodes.read_bytes_max)
         if not self._core.hints.has_sets:
             return sets
         return [
             mine if not kept else versions.merge(mine or b"", kept)
-            for mine, kept in zip(sets, self._core.hints.sets_for(digests), strict=True)
+            for mine, kept in zip(sets, self._core.hints.sets_for(digests[: len(sets)]), strict=True)
         ]
 
     def _records(
