@@ -327,6 +327,32 @@ def test_answers_of_later_turns_reach_real_sockets(
         runner.run(story())
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "in a later turn"])
+def test_batch_that_was_cut_leaves_nothing_in_flight(later: bool) -> None:
+    """Runs of which nothing was taken are nobody's to answer: counted all the same, they would make every
+    later turn wait for them.
+    """
+
+    async def story() -> None:
+        async with running_told() as world:
+            clients, value = [world.connect() for _ in range(3)], bytes(MIB)
+            assert await clients[0].call(b"SET", b"big", value) == OK
+            world.coordinator.holds = later
+            for client in clients:
+                client.send(command(b"GET", b"big") * 10)
+            await world.settle()
+            assert world.coordinator.submitted[1] < 20
+            while world.coordinator.held:
+                world.coordinator.release()
+                await world.settle()
+            assert clients[0].replies() == [OK, *[bulk(value)] * 10]
+            for client in clients[1:]:
+                assert client.replies() == [bulk(value)] * 10
+            assert world.server._plain.in_flight == 0
+
+    run(story())
+
+
 # Errors.
 
 

@@ -8,7 +8,7 @@ future or a timer; only what the batch could not do is tried once more as comman
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -65,6 +65,18 @@ class Runs:
         """The first operation of a run."""
         return self.stops[number - 1] if number else 0
 
+    def close(self, numbers: Iterable[int]) -> None:
+        """Some are answered, or will not be."""
+        if self.open is None:
+            self.open = dict.fromkeys(range(len(self.owners)))
+        for number in numbers:
+            del self.open[number]
+
+    def drop_from(self, taken: int) -> None:
+        """Runs of which no operation was taken do not count."""
+        numbers = range(len(self.owners)) if self.open is None else list(self.open)
+        self.close([number for number in numbers if self.first(number) >= taken])
+
 
 class Plain:
     """Runs the batches of one server."""
@@ -106,6 +118,8 @@ class Plain:
             return self._defer(runs, batch, 0)
         taken = self._coordinator.submit(batch, stops, spans, done=partial(self._answer, runs))
         self._instruments.submitted(taken, batch.kinds.count(resp.SET, 0, taken) if writes else 0)
+        if taken < count:
+            runs.drop_from(taken)
         parked = runs.open is None or bool(runs.open)
         if parked:
             self._park(runs, batch, taken)
@@ -155,16 +169,11 @@ class Plain:
             bytes(memoryview(batch.payload_lengths)[: 8 * taken]),
             bytes(memoryview(batch.ttl_ms)[: 8 * taken]),
         )
-        if runs.open is None and taken == runs.stops[-1]:
+        if runs.open is None:
             for connection in runs.owners:
                 connection.wait()
-            return
-        if runs.open is None:
-            runs.open = dict.fromkeys(range(len(runs.owners)))
-        for number in list(runs.open):
-            if runs.first(number) >= taken:
-                del runs.open[number]
-            else:
+        else:
+            for number in runs.open:
                 runs.owners[number].wait()
 
     def _defer(self, runs: Runs, batch: resp.Batch, start: int) -> bool:
@@ -229,13 +238,12 @@ class Plain:
                         connection.waiting = False
                         connection.lane.plain = True
             return
-        if runs.open is None:
-            runs.open = dict.fromkeys(range(len(owners)))
+        runs.close(numbers)
+        if not runs.parked:
+            return
         for number in numbers:
-            del runs.open[number]
-            if runs.parked:
-                owners[number].resume()
-        if runs.parked and not runs.open:
+            owners[number].resume()
+        if not runs.open:
             self._land()
 
     def _land(self) -> None:

@@ -34,8 +34,8 @@ log = logging.getLogger("sadik.resp")
 _ROUNDS_PER_TURN = 8
 _TICK_S = 1.0
 _GATHER_S = 0.001
-"""What arrives while a batch is on its way to other nodes waits for it, but no longer than this: a turn costs every
-node much more than an operation does, so one of many operations is better than many of one.
+"""What arrives while a batch is on its way to other nodes waits for it, but no longer than this: a turn costs
+every node much more than an operation does, so one of many operations is better than many of one.
 """
 _LOADING = error_reply(admission.LOADING)
 _PEER = "a node"
