@@ -145,3 +145,19 @@ def test_reads_of_many_big_values_at_once_are_refused_before_they_are_in_memory(
             assert one.node("n2").instruments.reads_served.value == before
 
     run(story())
+
+
+def test_what_reads_hold_while_others_have_not_answered_counts() -> None:
+    """A node that has stopped to answer must not fill the memory of those that read with it."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            assert (await one.set("n1", b"k", b"v" * 1_000_000)).ok
+            one.cut("n1", "n3")
+            assert (await one.get("n1", b"k")).ok
+            assert one.node("n1").core.flights.bytes_held > 1_000_000
+            await one.heal()
+            await one.pass_s(2.0)
+            assert one.node("n1").core.flights.bytes_held == 0
+
+    run(story())

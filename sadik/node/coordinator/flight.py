@@ -161,7 +161,7 @@ class Flight:
         self.local = local
         self.sink = sink
         self.started_ns = started_ns
-        self.size = len(self.names) + len(local.sets) + 64 * count
+        self.size = len(self.names) + len(local.sets) + len(local.stored.data) + 64 * count
         self.answered = False
         self.fallback = False
         self.errors: dict[int, SadikError] = {}
@@ -702,6 +702,8 @@ class Flights:
             missed=len(flight.errors),
         )
         flight.sink(flight)
+        # Only the answer needed them; a flight may wait for its last replica for long.
+        flight.local = flight.local._replace(values=b"")
 
     def _fail(self, flight: Flight, missed: Indices, reason: str) -> None:
         tally = flight.tally
