@@ -161,3 +161,23 @@ def test_what_reads_hold_while_others_have_not_answered_counts() -> None:
             assert one.node("n1").core.flights.bytes_held == 0
 
     run(story())
+
+
+def test_a_write_after_a_read_is_newer_than_what_was_read() -> None:
+    """Also where the read value is of a node whose clock is ahead, and a third one has not answered yet."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            one.lives["n2"].clock.offset_ms = 300
+            await one.isolate("n1", "n2")
+            assert (await one.set("n2", b"k", b"ahead")).ok
+            forget_hints(one, "n2")
+            await one.heal()
+            assert one.values("n1", b"k") == []
+            one.cut("n1", "n3")
+            assert (await one.get("n1", b"k")).value == b"ahead"
+            assert (await one.set("n1", b"k", b"after")).ok
+            assert (await one.get("n1", b"k")).value == b"after"
+            await one.heal()
+
+    run(story())

@@ -591,6 +591,10 @@ class Flights:
                 flight.merged[index] = versions.merge(
                     flight.known(index) if mine is None else mine, sets[place]
                 )
+                # As for sets that are merged here: a write that follows the read must be newer.
+                stamp = versions.stamp_max(sets[place])
+                if stamp <= self._vnodes.hybrid.limit():
+                    self._vnodes.hybrid.advance(stamp)
             except SadikError as error:
                 log.warning("node %s sent a version set that cannot be merged: %s", node, error)
                 status[place] = replica.UNREADABLE
