@@ -181,3 +181,24 @@ def test_a_write_after_a_read_is_newer_than_what_was_read() -> None:
             await one.heal()
 
     run(story())
+
+
+def test_one_client_that_fails_does_not_keep_the_others_from_their_answers() -> None:
+    """Replies of many batches come in one turn."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            ended: list[str] = []
+
+            def broken(found: object) -> None:
+                ended.append("broken")
+                raise ValueError("a bug")
+
+            coordinator = one.node("n1").coordinator
+            coordinator.read_records([(BUCKET, b"a")], Options(), broken)
+            coordinator.read_records([(BUCKET, b"b")], Options(), lambda found: ended.append("fine"))
+            await one.pass_s(0.1)
+            assert ended == ["broken", "fine"]
+            assert not len(one.node("n1").core.flights)
+
+    run(story())

@@ -705,7 +705,11 @@ class Flights:
             writes=flight.count - reads,
             missed=len(flight.errors),
         )
-        flight.sink(flight)
+        try:
+            flight.sink(flight)
+        except Exception:
+            # Other batches' replies, and waiters for the disk, come in the same turn.
+            log.exception("the answer to a batch was not taken")
         # Only the answer needed them; a flight may wait for its last replica for long.
         flight.local = flight.local._replace(values=b"")
 
