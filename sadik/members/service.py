@@ -5,7 +5,8 @@ them over restarts, tells the transport whom to be linked with, and makes a new 
 or a link changes. All of that is synchronous; only calls to other nodes are awaited.
 
 Failure detection is the links' (Dynamo 4.8.3): a node is up here while this node has a link to it, whatever
-others say.
+others say. It counts in the view once this node has heard its gossip over that link: a flush or a layout that
+is not known here comes before any request is decided together with it.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ class Members:
         self._alive_stored_ms: int | None = None
 
         self._links: dict[NodeId, Identity] = {}
+        self._heard: dict[NodeId, None] = {}
         self._since: dict[NodeId, tuple[int, int]] = {}
         self._dialled: dict[NodeId, str] = {}
         self._theirs: dict[NodeId, Mapping[str, bytes]] = {}
@@ -176,6 +178,8 @@ class Members:
                 self._transport.introduce(seed)
         self._settle()
         self._spawn(self._rounds)
+        for node in self._live():
+            self._spawn(partial(self._exchange, node))
 
     async def stop(self) -> None:
         """End the rounds, and keep the time for the next start. Links are the transport's to close."""
@@ -334,6 +338,7 @@ class Members:
         if identity.cluster_id != self.facts.cluster_id or identity.node == self.me:
             return
         self._links[identity.node] = identity
+        self._heard.pop(identity.node, None)
         self._since[identity.node] = self._now()
         self._theirs.pop(identity.node, None)
         log.info("node %s is up", identity.node)
@@ -344,6 +349,7 @@ class Members:
     def _on_down(self, node: NodeId, reason: str) -> None:
         if self._links.pop(node, None) is None:
             return
+        self._heard.pop(node, None)
         self._since[node] = self._now()
         log.info("node %s is down: %s", node, reason)
         self._settle()
@@ -428,8 +434,9 @@ class Members:
         if self._counts["rounds"] % SEED_ROUNDS == 0:
             addresses = {str(seed) for seed in self._seeds}
             live = [node for node in live if self._peer_of(node) in addresses] or live
-        for node in self._choose(live, 1):
-            await self._exchange(node)
+        unheard = [node for node in self._live() if node not in self._heard]
+        chosen = dict.fromkeys(self._choose(live, 1) + self._choose(unheard, 1))
+        await asyncio.gather(*(self._exchange(node) for node in chosen))
 
     async def _exchange(self, node: NodeId, *, timeout_ms: int = CALL_TIMEOUT_MS) -> bool:
         """Gossip with one node; whether it answered."""
@@ -442,6 +449,9 @@ class Members:
             self._counts["failed"] += 1
             log.debug("no gossip with node %s: %s", node, error)
             return False
+        if node in self._links and node not in self._heard:
+            self._heard[node] = None
+            self._look()
         return True
 
     async def _call(self, node: NodeId, theirs: Mapping[str, bytes], timeout_ms: int) -> Learned:
@@ -465,7 +475,7 @@ class Members:
         return learned
 
     def _live(self) -> list[NodeId]:
-        """Other nodes that are up, sorted."""
+        """Other nodes that have a link, sorted."""
         return sorted(self._links)
 
     def _choose(self, nodes: Sequence[NodeId], count: int) -> list[NodeId]:
@@ -537,10 +547,10 @@ class Members:
     def _look(self) -> None:
         """A new view where the layout, or who of it is up, is not as in the last one."""
         layout = self.state.layout
-        up = tuple(name == self.me or name in self._links for name in layout.names)
+        up = tuple(name == self.me or name in self._heard for name in layout.names)
         if layout is self.view.layout and up == self.view.up:
             return
-        self.view = View(self.view.number + 1, layout, self.me, tuple(self._live()))
+        self.view = View(self.view.number + 1, layout, self.me, tuple(sorted(self._heard)))
         for on_view in self._subscribers:
             on_view(self.view)
 
