@@ -502,6 +502,8 @@ class Vnodes:
             # What other replicas know of a record that cannot be read here is what is known, if only nothing.
             readable = stored.status[index] != ERROR or (others is not None and named.digest in others)
             merged = versions.merge(base, other) if other else base
+            if named.bucket.properties.lww:
+                merged = versions.keep_newest(merged)
             records[address] = self.record_of(named, merged, base=base, readable=readable)
         if repeats:
             bytes_asked = offsets[-1] + sum(len(records[address].stored) for address in repeats)

@@ -7,8 +7,9 @@ import pytest
 
 from sadik.errors import LimitReached, SadikError
 from sadik.kernels import versions
+from sadik.node.buckets import BucketProperties
 from sadik.node.coordinator.options import Options
-from tests.node.cluster import BUCKET, GET, SET, Cluster, cluster, run
+from tests.node.cluster import BUCKET, GET, SET, Cluster, cluster, payloads, run
 
 
 def forget_hints(one: Cluster, *names: str) -> None:
@@ -200,5 +201,29 @@ def test_one_client_that_fails_does_not_keep_the_others_from_their_answers() -> 
             await one.pass_s(0.1)
             assert ended == ["broken", "fine"]
             assert not len(one.node("n1").core.flights)
+
+    run(story())
+
+
+def test_a_record_in_a_last_writer_wins_bucket_has_one_value() -> None:
+    """What a read puts together is what a merge would leave."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            await one.node("n1").coordinator.set_properties(b"w", BucketProperties(lww=True))
+            await one.pass_s(0.5)
+            await one.isolate("n1")
+            first = await one.update("n2", b"k", lambda record: record.put(b"first", covers=()), bucket=b"w")
+            lone = Options(r=1, w=1)
+            second = await one.update(
+                "n1", b"k", lambda record: record.put(b"second", covers=()), bucket=b"w", options=lone
+            )
+            assert first is None
+            assert second is None
+            forget_hints(one, "n1", "n2", "n3")
+            await one.heal()
+            record = await one.read("n1", b"k", bucket=b"w")
+            assert not isinstance(record, SadikError)
+            assert payloads(record.stored) == [b"second"]
 
     run(story())
