@@ -291,6 +291,9 @@ class Alone:
     def ready(self) -> bool:
         return self.is_ready
 
+    def was_ready(self) -> bool:
+        return self.is_ready
+
     # For tests.
 
     def record(self, bucket: bytes, key: bytes) -> Record:

@@ -115,6 +115,9 @@ class FakeCoordinator:
     def ready(self) -> bool:
         return self.is_ready
 
+    def was_ready(self) -> bool:
+        return self.is_ready
+
     async def _begin(self, *call: object) -> None:
         self.calls.append(call)
         if self.gate is not None:

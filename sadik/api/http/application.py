@@ -154,7 +154,7 @@ class Application:
             raise Problem(405, "METHOD", detail, headers={"Allow": allowed}, close=request.can_read_body)
         if route in _NEEDS_READY and not self._served:
             # Asked until the first yes: later a missed quorum is an outcome of each request.
-            self._served = self._coordinator.ready()
+            self._served = self._coordinator.was_ready()
             if not self._served:
                 raise problems.loading()
         if route not in _ANY_QUERY and route not in (Route.VALUE, Route.KEYS) and target.query:

@@ -51,3 +51,7 @@ class Coordinator(Protocol):
     def ready(self) -> bool:
         """Default quorums can be met."""
         ...
+
+    def was_ready(self) -> bool:
+        """They can, or could before."""
+        ...

@@ -124,3 +124,7 @@ class Coordinator(Store, Protocol):
     def ready(self) -> bool:
         """Default quorums can be met."""
         ...
+
+    def was_ready(self) -> bool:
+        """They can, or could before."""
+        ...

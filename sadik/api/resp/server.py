@@ -311,7 +311,7 @@ class RespServer:
     def _is_loading(self) -> bool:
         """Whether default quorums could never be met so far; later a missed one is each request's outcome."""
         if not self._served:
-            self._served = self._coordinator.ready()
+            self._served = self._coordinator.was_ready()
         return not self._served
 
     def _hold_back(

@@ -67,6 +67,7 @@ class Coordinator:
         self._context_key = context_key
         self._ticker: asyncio.TimerHandle | None = None
         self._open = False
+        self._was_ready = False
         self.vnodes = core.vnodes
         self.sync = core.sync
         self.hints = core.hints
@@ -95,6 +96,7 @@ class Coordinator:
     def start(self) -> None:
         """Accept requests, and give up in time what is not answered, on the running event loop."""
         self._open = True
+        self._was_ready = self.ready()
         self._tick()
 
     def stop(self) -> None:
@@ -112,6 +114,11 @@ class Coordinator:
             return False
         live = (targets.reachable != NOBODY).sum(axis=1)
         return int(np.min(live)) >= targets.n // 2 + 1
+
+    def was_ready(self) -> bool:
+        """Whether it is now, or was before: from then on a quorum that is missed is a request's outcome."""
+        self._was_ready = self._was_ready or self.ready()
+        return self._was_ready
 
     def status(self) -> dict[str, Any]:
         """This node's state for people and programs."""
@@ -132,6 +139,7 @@ class Coordinator:
     def on_view(self, view: View) -> None:
         """The layout, or who is up, has changed."""
         self._core.on_view(view)
+        self.was_ready()
 
     def on_link_down(self, node: NodeId, reason: str) -> None:
         """Whatever waits for that node's answer does not any more."""
