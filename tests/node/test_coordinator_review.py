@@ -227,3 +227,22 @@ def test_a_record_in_a_last_writer_wins_bucket_has_one_value() -> None:
             assert payloads(record.stored) == [b"second"]
 
     run(story())
+
+
+def test_a_read_before_a_write_of_the_same_batch_sees_what_others_deleted() -> None:
+    """A delete that was acknowledged elsewhere counts, though the write behind the read stands beside it."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            assert (await one.set("n1", b"k", b"old")).ok
+            await one.pass_s(0.1)
+            await one.isolate("n1")
+            assert await one.update("n2", b"k", lambda record: record.delete()) is None
+            forget_hints(one, "n2")
+            await one.heal()
+            assert one.values("n1", b"k") == [b"old"]
+            replies = await one.answer(one.submit("n1", [(GET, b"k", b""), (SET, b"k", b"mine")]))
+            assert replies[0].ok
+            assert replies[0].value is None
+
+    run(story())

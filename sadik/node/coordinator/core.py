@@ -276,13 +276,15 @@ class Core:
         """
         ours = (self.vnodes.actor, self.fallback_actor)
         latest = versions.stamp_max(base)
-        for value in versions.siblings(merged, floor, now_ms):
-            if value.actor not in ours or value.stamp <= latest:
-                mine = versions.newest(base, floor, now_ms)
-                if mine is None or (value.stamp, value.actor) > (mine.stamp, mine.actor):
-                    return value
-                return mine
-        return versions.newest(base, floor, now_ms)
+        entries, values = versions.decode(merged)
+        # Deletes by others too: a tombstone hides what it is newer than.
+        seen = {
+            (value.actor, value.stamp): value
+            for value in [*versions.decode(base)[1], *values]
+            if value.actor not in ours or value.stamp <= latest
+        }
+        before = versions.encode(entries, [seen[dot] for dot in sorted(seen)])
+        return versions.newest(before, floor, now_ms)
 
     def apply_as_fallback(
         self, operations: Operations, targets: Targets
