@@ -13,8 +13,8 @@ async def lose(nodes: Cluster, *names: str) -> None:
 
 
 def test_a_node_that_could_serve_is_not_starting_any_more() -> None:
-    """Cause: whether the node was ever ready was asked at each server's first request. One that came after the
-    loss of a majority was told that the node is starting, and never what was required and received.
+    """Cause: whether the node was ever ready was asked at each server's first request. One that came after
+    the loss of a majority was told that the node is starting, and never what was required and received.
     """
 
     async def story() -> None:
