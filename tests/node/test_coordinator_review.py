@@ -3,12 +3,16 @@ replica, and disks that have not synced yet."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from sadik.errors import LimitReached, SadikError
+from sadik.ids import NodeId
 from sadik.kernels import versions
 from sadik.node.buckets import BucketProperties
 from sadik.node.coordinator.options import Options
+from sadik.node.items import Item
 from tests.node.cluster import BUCKET, GET, SET, Cluster, cluster, payloads, run
 
 
@@ -244,5 +248,42 @@ def test_a_read_before_a_write_of_the_same_batch_sees_what_others_deleted() -> N
             replies = await one.answer(one.submit("n1", [(GET, b"k", b""), (SET, b"k", b"mine")]))
             assert replies[0].ok
             assert replies[0].value is None
+
+    run(story())
+
+
+def test_a_fallback_that_kept_a_write_in_part_does_not_say_that_nothing_was_done() -> None:
+    """What it keeps will be delivered, though another hint of the same batch was refused."""
+
+    async def story() -> None:
+        async with cluster(5) as one:
+            key = b"k"
+            order = one.preference(key)
+            other = next(
+                name
+                for name in (b"o%d" % number for number in range(10_000))
+                if set(one.preference(name)[:3]) == set(order[:3]) and one.preference(name)[3] == order[3]
+            )
+            for name in order[:3]:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            hints = one.node(order[3]).hints
+            add_sets, calls = hints.add_sets, 0
+
+            def refuse_second(owner: NodeId, items: Sequence[Item]) -> int:
+                nonlocal calls
+                calls += 1
+                if calls == 2:
+                    raise LimitReached("full")
+                return add_sets(owner, items)
+
+            hints.add_sets = refuse_second  # type: ignore[method-assign]
+            batch = [(SET, key, b"1"), (SET, other, b"2")]
+            replies = await one.answer(one.submit(order[3], batch, options=Options(w=1)))
+            assert [reply.unknown for reply in replies] == [True, True]
+            assert payloads(one.kept(order[3], key)) == [b"1"]
+            calls = 1
+            replies = await one.answer(one.submit(order[3], batch, options=Options(w=1)))
+            assert [reply.refused for reply in replies] == [True, True]
 
     run(story())

@@ -27,7 +27,7 @@ from sadik.node.coordinator.instruments import CoordinatorInstruments
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import FAILED
 from sadik.node.coordinator.quorum import Needs, needs_of
-from sadik.node.items import Named
+from sadik.node.items import Item, Named
 from sadik.node.operations import DIGEST_BYTES, Operations
 from sadik.node.records import Record
 from sadik.node.repair.hints import HintStore
@@ -329,9 +329,8 @@ class Core:
             self.vnodes.hybrid.advance(result.stamp_last)
             try:
                 ticket = self._keep_as_hints(operations, result, targets)
-            except (StorageError, LimitReached) as error:
-                failed = error if isinstance(error, StorageError) else StorageError(str(error))
-                applied = applied._replace(error=failed)
+            except StorageError as error:
+                applied = applied._replace(error=error)
         errors = mark_refused(operations, applied) if is_refused(applied) else {}
         prints = replica.fingerprints(
             count,
@@ -364,44 +363,50 @@ class Core:
         result: versions.Applied,
         targets: Targets,
     ) -> int:
-        primaries, reachable, _ = targets
         offsets = memoryview(result.set_offsets).cast("q")
         starts = memoryview(operations.name_starts).cast("B").cast("q")
         lengths = memoryview(operations.name_lengths).cast("B").cast("q")
         data = memoryview(operations.data)
-        ticket = 0
-        for row in range(operations.count):
-            if offsets[row + 1] == offsets[row]:
-                continue
-            item = (
-                bytes(operations.digests[DIGEST_BYTES * row : DIGEST_BYTES * (row + 1)]),
-                bytes(data[starts[row] : starts[row] + lengths[row]]),
-                bytes(result.sets[offsets[row] : offsets[row + 1]]),
+        made = [
+            (
+                row,
+                (
+                    bytes(operations.digests[DIGEST_BYTES * row : DIGEST_BYTES * (row + 1)]),
+                    bytes(data[starts[row] : starts[row] + lengths[row]]),
+                    bytes(result.sets[offsets[row] : offsets[row + 1]]),
+                ),
             )
-            mine = [
-                int(owner)
-                for owner, stand_in in zip(primaries[row], reachable[row], strict=True)
-                if stand_in == self.view.me
-            ]
-            for owner in mine or [int(primaries[row][0])]:
-                ticket = max(ticket, self.hints.add_sets(self.view.nodes[owner], [item]))
-        return ticket
+            for row in range(operations.count)
+            if offsets[row + 1] > offsets[row]
+        ]
+        return self._keep(made, targets)
 
     def keep_records(self, records: list[Record], targets: Targets) -> int:
-        """Records written here in the place of their primaries, as hints."""
-        ticket = 0
-        for record, row, stand_ins in zip(records, targets.primaries, targets.reachable, strict=True):
-            mine = [
-                int(owner) for owner, stand_in in zip(row, stand_ins, strict=True) if stand_in == self.view.me
-            ]
-            for owner in mine or [int(row[0])]:
-                ticket = max(
-                    ticket,
-                    self.hints.add_sets(
-                        self.view.nodes[owner], [(record.digest, record.name, record.stored)]
-                    ),
-                )
+        """Records written here in the place of their primaries, as hints.
+
+        Raises:
+            StorageError: Not all of them; ``maybe_applied`` where some are.
+        """
+        made = [(row, (record.digest, record.name, record.stored)) for row, record in enumerate(records)]
+        ticket = self._keep(made, targets)
+        for record in records:
             record.changed = False
+        return ticket
+
+    def _keep(self, made: list[tuple[int, Item]], targets: Targets) -> int:
+        """Keep sets, each with its row of ``targets``, for those in whose place this node is asked."""
+        ticket = 0
+        for row, item in made:
+            owners, stand_ins = targets.primaries[row].tolist(), targets.reachable[row].tolist()
+            mine = [one for one, number in zip(owners, stand_ins, strict=True) if number == self.view.me]
+            for owner in mine or owners[:1]:
+                try:
+                    ticket = max(ticket, self.hints.add_sets(self.view.nodes[owner], [item]))
+                except (StorageError, LimitReached) as error:
+                    failed = error if isinstance(error, StorageError) else StorageError(str(error))
+                    # What is kept will be delivered.
+                    failed.maybe_applied |= bool(ticket)
+                    raise failed from None
         return ticket
 
 
