@@ -149,8 +149,18 @@ class PlainRequests:
     ) -> None:
         result = applied.result
         errors = mark_refused(operations, applied) if is_refused(applied) else {}
-        kinds: bytes | bytearray = operations.kinds
-        runs = range(len(stops))
+        if not (applied.ticket and self._core.sync.pending(applied.ticket)):
+            done(_answers_of(operations.kinds, result, errors), range(len(stops)))
+            return
+        kinds = bytes(operations.kinds[: applied.taken])
+        starts = [0, *stops]
+        writing: list[int] = []
+        reading: list[int] = []
+        for number, stop in enumerate(stops):
+            (writing if kinds.find(resp.SET, starts[number], stop) >= 0 else reading).append(number)
+        # Nothing but a write waits for the disk.
+        if reading:
+            done(_answers_of(kinds, result, errors), reading)
 
         def finish(error: StorageFailed | None) -> None:
             if error is not None:
@@ -158,24 +168,9 @@ class PlainRequests:
                     if kinds[index] == resp.SET and result.status[index] == versions.OK:
                         result.status[index] = FAILED
                         errors[index] = error
-            done(
-                Answers(
-                    kinds,
-                    result.status,
-                    result.values,
-                    result.value_start,
-                    result.value_length,
-                    errors,
-                    max(result.status) > versions.NOTHING,
-                ),
-                runs,
-            )
+            done(_answers_of(kinds, result, errors), writing)
 
-        if applied.ticket and self._core.sync.pending(applied.ticket):
-            kinds = bytes(operations.kinds[: applied.taken])
-            self._core.sync.wait(applied.ticket, finish)
-        else:
-            finish(None)
+        self._core.sync.wait(applied.ticket, finish)
 
     def _split(
         self,
@@ -376,6 +371,18 @@ class PlainRequests:
         reply = frames.encode(Kind.FORWARD | REPLY, request, (encode_answers(part),))
         # Lost with its link it may be: the node that waits has a deadline.
         self._core.peers.send(node, reply)
+
+
+def _answers_of(kinds: bytes | bytearray, result: versions.Applied, errors: dict[int, SadikError]) -> Answers:
+    return Answers(
+        kinds,
+        result.status,
+        result.values,
+        result.value_start,
+        result.value_length,
+        errors,
+        max(result.status) > versions.NOTHING,
+    )
 
 
 def _cut(stops: Sequence[int], taken: int) -> Sequence[int]:
