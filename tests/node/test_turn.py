@@ -1,4 +1,6 @@
-"""A turn in parts: each run is answered once, when all of it is decided; answers survive the way between nodes."""
+"""A turn in parts: each run is answered once, when all of it is decided; answers survive the way between
+nodes.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ could not deliver is kept as hints. Per batch there are a few objects; per opera
 On the usual path (every node holds every key, all operations need the same) two integers count the replies.
 Anything uneven, a lost replica or a refusal, turns them into a ``Tally``.
 
-Pure of the event loop: called with replies, lost links, finished syncs and ticks.
+Pure of the event loop: called with replies, lost links, finished syncs and ticks. Over 600 lines, because
+each of these works on the counts of the same batch and may be the one that decides it.
 """
 
 from __future__ import annotations
