@@ -387,23 +387,27 @@ class Node:
             StorageFailed: A sync failed, the last one or one before; everything is closed all the same.
         """
         self.coordinator.stop()
-        with contextlib.ExitStack() as end:
+        # Last in, first out; whatever fails on the way, the rest takes place.
+        async with contextlib.AsyncExitStack() as end:
             if self._lock is not None:
                 end.callback(self._lock.release)
             end.callback(self.engine.close)
             end.callback(self.hint_engine.close)
             end.callback(self._worker.close)
-            await self.exchange.stop()
-            await self.replay.stop()
-            await self.members.stop()
-            await self.peers.stop()
-            await self.transport.stop()
-            await self.background.stop()
-            await self.hint_sync.stop()
-            await self.sync.stop()
             # Closing syncs once more and writes what makes the next start fast: let the loop breathe before
             # it.
-            await asyncio.sleep(0)
+            end.push_async_callback(asyncio.sleep, 0)
+            for stop in (
+                self.sync.stop,
+                self.hint_sync.stop,
+                self.background.stop,
+                self.transport.stop,
+                self.peers.stop,
+                self.members.stop,
+                self.replay.stop,
+                self.exchange.stop,
+            ):
+                end.push_async_callback(stop)
 
     # What changes while it runs.
 

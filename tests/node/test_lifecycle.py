@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 
 import pytest
 
 from sadik.errors import StorageFailed
 from sadik.sim.files import Fault, SimFiles
 from tests.api.resp_node import HandClock, HandWorker, configuration, start_world
+from tests.node.cluster import cluster, run
 
 
 def test_failed_sync_is_told_at_the_end_although_it_was_long_ago() -> None:
@@ -39,3 +41,28 @@ def test_failed_sync_is_told_at_the_end_although_it_was_long_ago() -> None:
         await life(2, fails=False)
 
     asyncio.run(story())
+
+
+def test_a_failed_sync_of_hints_ends_the_node_all_the_same() -> None:
+    """Cause: the end went from part to part, and the first that failed left the rest undone: a failed sync of
+    hints left the data's sync running on a closed engine, once a second for as long as the process went on.
+    Cure: every part is ended, and the failure is told after that.
+    """
+
+    async def story() -> None:
+        async with cluster(3, engine="log") as one:
+            one.crash("n3")
+            await one.wait_until(one.is_agreed)
+            assert (await one.set("n1", b"k", b"v")).ok
+            disk = one.lives["n1"].disk
+            disk.inject(Fault("sync", errno.EIO, path="*/hints/*"))
+            with pytest.raises(StorageFailed, match="sync failed"):
+                await one.stop("n1")
+            disk.clear_faults()
+            disk.power_cut(random.Random(1), keep="none")
+            await one.pass_s(3.0)
+            assert not one.failures
+            await one.restart("n1", files=disk)
+            assert one.values("n1", b"k") == [b"v"]
+
+    run(story())
