@@ -419,20 +419,33 @@ class Vnodes:
     def compare(self, count: int, digests: Buffer, prints: Buffer) -> replica.Compared:
         """Our answer to a coordinator's read: "same", or our own set.
 
-        UNREADABLE stands for those beyond the read limit, too: they are asked for again, one by one.
+        UNREADABLE stands for those, too, for which there is no room: the answer ends with the part of the
+        read limit's size that has reached it.
         """
-        stored = self.engine.read_batch(count, digests, self.read_bytes_max)
-        self._redraw_actor_after_loss()
-        found = replica.compare_batch(
-            stored.taken, digests, prints, stored.status, stored.data, stored.offsets
-        )
-        if stored.taken == count:
+        found = self._compare(count, digests, prints)
+        while len(found.status) < count and len(found.sets) < self.read_bytes_max:
+            done = len(found.status)
+            keys, wanted = memoryview(digests)[DIGEST_BYTES * done :], memoryview(prints)[8 * done :]
+            part = self._compare(count - done, keys, wanted)
+            offsets = np.frombuffer(part.set_offsets, np.int64)[1:] + len(found.sets)
+            found = replica.Compared(
+                found.status + part.status, found.sets + part.sets, found.set_offsets + offsets.tobytes()
+            )
+        left = count - len(found.status)
+        if not left:
             return found
-        left = count - stored.taken
         return replica.Compared(
             found.status + bytes((replica.UNREADABLE,)) * left,
             found.sets,
             found.set_offsets + bytes(found.set_offsets[-8:]) * left,
+        )
+
+    def _compare(self, count: int, digests: Buffer, prints: Buffer) -> replica.Compared:
+        """The same of as many as may be read at once."""
+        stored = self.engine.read_batch(count, digests, self.read_bytes_max)
+        self._redraw_actor_after_loss()
+        return replica.compare_batch(
+            stored.taken, digests, prints, stored.status, stored.data, stored.offsets
         )
 
     def sets(self, digests: Sequence[bytes], bytes_max: int | None = None) -> list[bytes | None]:

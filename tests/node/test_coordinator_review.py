@@ -9,7 +9,7 @@ import pytest
 
 from sadik.errors import LimitReached, SadikError
 from sadik.ids import NodeId
-from sadik.kernels import versions
+from sadik.kernels import replica, versions
 from sadik.node.buckets import BucketProperties
 from sadik.node.coordinator.options import Options
 from sadik.node.items import Item
@@ -285,5 +285,29 @@ def test_a_fallback_that_kept_a_write_in_part_does_not_say_that_nothing_was_done
             calls = 1
             replies = await one.answer(one.submit(order[3], batch, options=Options(w=1)))
             assert [reply.refused for reply in replies] == [True, True]
+
+    run(story())
+
+
+def test_a_replica_compares_more_than_it_may_read_at_once() -> None:
+    """Its sets may be larger than the coordinator's, by what the same batch has just written, say."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            keys = [b"k%d" % number for number in range(5)]
+            for key in keys:
+                assert (await one.set("n1", key, key * 500_000)).ok
+            await one.pass_s(0.1)
+            for name in ("n2", "n3"):
+                one.node(name).vnodes.read_bytes_max = 2 << 20
+            replies = await one.answer(one.submit("n1", [(GET, key, b"") for key in keys]))
+            assert [reply.value for reply in replies] == [key * 500_000 for key in keys]
+            digests = b"".join(one.digest(key) for key in keys)
+            found = one.node("n2").vnodes.compare(5, digests, bytes(40))
+            # What differs is answered within the limit, and what one more read brings.
+            assert found.status == bytes((replica.DIFFERENT,) * 4 + (replica.UNREADABLE,))
+            offsets = memoryview(found.set_offsets).cast("q")
+            sets = [bytes(found.sets[offsets[index] : offsets[index + 1]]) for index in range(5)]
+            assert sets == [one.holds("n2", key) for key in keys[:4]] + [b""]
 
     run(story())
