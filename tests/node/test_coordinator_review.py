@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from sadik.errors import LimitReached, SadikError
+from sadik.errors import LimitReached, QuorumMissed, SadikError
 from sadik.ids import NodeId
 from sadik.kernels import replica, versions
+from sadik.members.layout import Layout
+from sadik.members.view import View
 from sadik.node.buckets import BucketProperties
 from sadik.node.coordinator.options import Options
 from sadik.node.items import Item
@@ -309,5 +311,20 @@ def test_a_replica_compares_more_than_it_may_read_at_once() -> None:
             offsets = memoryview(found.set_offsets).cast("q")
             sets = [bytes(found.sets[offsets[index] : offsets[index + 1]]) for index in range(5)]
             assert sets == [one.holds("n2", key) for key in keys[:4]] + [b""]
+
+    run(story())
+
+
+def test_a_node_that_knows_no_layout_reads_nothing_instead_of_not_found() -> None:
+    """With no replicas known, none of them need to answer: that is no answer."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            coordinator = one.node("n3").coordinator
+            view = coordinator.view
+            coordinator.on_view(View(view.number + 1, Layout.empty(view.layout.partitions), NodeId("n3"), ()))
+            assert isinstance(await one.read("n3", b"k"), QuorumMissed)
+            assert (await one.get("n3", b"k")).refused
+            coordinator.on_view(view)
 
     run(story())

@@ -97,10 +97,12 @@ class RecordRequests:
         started_ns = self._core.clock.monotonic_ns()
         count = operations.count
         targets = self._core.targets(operations)
-        primaries, reachable, _ = targets
+        primaries, reachable, coordinators = targets
         need, need_primary = needed(operations, needs)
         live = reachable != NOBODY
         short = (live.sum(axis=1) < need) | ((live & (reachable == primaries)).sum(axis=1) < need_primary)
+        # A node without a layout needs nobody's answer, and has none.
+        short |= coordinators == NOBODY
         if short.any():
             refuse(self._core.refusal(targets, need, int(np.flatnonzero(short)[0])))
             return
