@@ -315,6 +315,24 @@ def test_a_replica_compares_more_than_it_may_read_at_once() -> None:
     run(story())
 
 
+def test_a_forward_by_a_newer_layout_is_not_coordinated_by_an_older_one() -> None:
+    """A founder that has not heard of its cluster yet would acknowledge alone what W nodes are to have."""
+
+    async def story() -> None:
+        async with cluster(4) as one:
+            (key,) = one.keys_of(["n1", "n2", "n3"])
+            view = one.node("n1").members.view
+            old = Layout.founded(view.layout.nodes[0], view.layout.partitions, view.layout.replicas)
+            one.node("n1").coordinator.on_view(View(view.number + 1, old, NodeId("n1"), ()))
+            reply = await one.set("n4", key, b"v")
+            assert reply.refused
+            assert one.holds("n1", key) == b""
+            one.node("n1").coordinator.on_view(view)
+            assert (await one.set("n4", key, b"v")).ok
+
+    run(story())
+
+
 def test_a_node_that_knows_no_layout_reads_nothing_instead_of_not_found() -> None:
     """With no replicas known, none of them need to answer: that is no answer."""
 

@@ -336,6 +336,13 @@ class PlainRequests:
                 continue
             self._core.instruments.forwarded_in.value += packet.total
             answer = partial(self._reply_forward, node, frame.request, packet.total)
+            if packet.layout > self._core.view.layout.version:
+                # By an older one W may be fewer nodes, and other ones.
+                behind = Unavailable(
+                    f"node {self._core.node} does not know layout {packet.layout} yet; nothing was done"
+                )
+                answer(_all_failed(packet.total, behind), (0,))
+                continue
             try:
                 spans = [
                     Span(first, stop, self._span_bucket(name, packet.kinds, first, stop))
