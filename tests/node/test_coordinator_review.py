@@ -346,3 +346,25 @@ def test_a_node_that_knows_no_layout_reads_nothing_instead_of_not_found() -> Non
             coordinator.on_view(view)
 
     run(story())
+
+
+def test_a_page_of_a_listing_ends_with_the_bytes_one_turn_may_read() -> None:
+    """Ten thousand keys of a megabyte each must not hold up everybody else for as long as that takes."""
+
+    async def story() -> None:
+        async with cluster(1) as one:
+            keys = [b"k%d" % number for number in range(40)]
+            for key in keys:
+                assert (await one.set("n1", key, key * 400_000)).ok
+            coordinator = one.node("n1").coordinator
+            page = await coordinator.scan(BUCKET, 0, 10_000)
+            found, pages = page.keys, 1
+            assert len(found) < len(keys)
+            while page.cursor:
+                page = await coordinator.scan(BUCKET, page.cursor, 10_000)
+                found += page.keys
+                pages += 1
+            assert sorted(found) == sorted(keys)
+            assert pages < 10
+
+    run(story())

@@ -110,16 +110,17 @@ class Sweeps:
         now_ms = self._vnodes.clock.wall_ms()
         after = request.after
         keys: list[bytes] = []
-        looked, position = 0, -1
+        limit, looked, position = request.count, 0, -1
+        bytes_left = _SCAN_BYTES
         while True:
-            left = max(request.count - looked, 1)
+            left = max(limit - looked, 1)
             page = self._vnodes.engine.scan(after, request.stop, min(_SCAN_PAGE, left), _SCAN_BYTES)
             if not page:
                 return ScanReply(keys, b"")
             for entry in page:
                 # Keys of one cursor position stay together: the next page starts behind all of them.
                 here = int.from_bytes(entry.digest[:8], "big") >> 1
-                if looked >= request.count and here != position:
+                if looked >= limit and here != position:
                     return ScanReply(keys, position_end(position))
                 position = here
                 looked += 1
@@ -130,6 +131,9 @@ class Sweeps:
                 ):
                     keys.append(entry.name[len(found.prefix) + 2 :])
             after = page[-1].digest
+            bytes_left -= sum(len(entry.value or b"") for entry in page)
+            if bytes_left <= 0:
+                limit = min(limit, looked)
 
     async def _serve_scan(self, peer: NodeId, payload: bytes) -> bytes:
         request = decoded(payload, ScanRequest)
