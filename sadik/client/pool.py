@@ -33,6 +33,7 @@ class Pool:
         self.latency_s = 0.0
         self._greeting = greeting
         self._limits = limits
+        self._patience_s = limits.attempt_timeout_ms / 1000
         self._connections: list[Connection] = []
         self._slots = asyncio.Semaphore(limits.in_flight_max)
         self._opening: asyncio.Task[None] | None = None
@@ -46,8 +47,11 @@ class Pool:
     # How it is doing.
 
     def shunned(self, now: float) -> bool:
-        """Whether the node failed so recently that others are asked first."""
-        return now < self._shunned_until
+        """Whether others are asked first: the node failed a moment ago, or owes an answer and is silent."""
+        return now < self._shunned_until or any(self._is_silent(one, now) for one in self._connections)
+
+    def _is_silent(self, connection: Connection, now: float) -> bool:
+        return now - connection.waits_since() >= self._patience_s
 
     def fade(self) -> None:
         """Trust what was measured less, so that a node that was slow once is tried again."""
@@ -131,12 +135,11 @@ class Pool:
         """Until all have come, or it is time to give up."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        patience = self._limits.attempt_timeout_ms / 1000
         while left := [number for number, answer in enumerate(answers) if not answer.done()]:
             give_up = until
             if not writes:
                 silent_since = min(max(started, carriers[number].heard_at) for number in left)
-                give_up = min(until, silent_since + patience)
+                give_up = min(until, silent_since + self._patience_s)
             if loop.time() >= give_up:
                 return
             await asyncio.wait([answers[number] for number in left], timeout=give_up - loop.time())
@@ -185,12 +188,13 @@ class Pool:
             self._connections.remove(connection)
 
     async def _connection_with_room(self) -> Connection:
-        """The connection of fewest requests that takes one more. The caller's slot is given back when there
-        is none.
+        """The connection of fewest requests that takes one more, a silent one last. The caller's slot is
+        given back when there is none.
         """
+        now = asyncio.get_running_loop().time()
         try:
             while self._connections:
-                connection = min(self._connections, key=lambda one: one.pending)
+                connection = min(self._connections, key=lambda one: (self._is_silent(one, now), one.pending))
                 await connection.writable()
                 if not connection.closed:
                     return connection

@@ -29,7 +29,7 @@ ROUNDS_MAX: Final = 2000
 
 Script = Callable[[list[bytes]], bytes]
 
-QUICK: Final = Limits(timeout_ms=5_000, attempt_timeout_ms=50, connect_timeout_ms=500)
+QUICK: Final = Limits(timeout_ms=10_000, attempt_timeout_ms=300, connect_timeout_ms=1_000)
 """Short where a test waits for it to pass."""
 
 

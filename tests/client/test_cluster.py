@@ -175,6 +175,8 @@ def test_surprise_brings_the_new_layout_at_once():
             async with client(nodes[1], limits=Limits(refresh_interval_ms=3_600_000)) as session:
                 await session.put(KEY, b"x")
                 await nodes[0].stop()
+                # What is written before its end is noticed would be unknown.
+                await until(lambda: session.statistics().connections == 1)
                 lay_out([nodes[1], nodes[2]], [[1]], version=2, tell=nodes[1:])
                 await session.put(KEY, b"x")
                 await until(lambda: session.statistics().layout_version == 2)
@@ -302,7 +304,7 @@ def test_silent_node_costs_a_read_one_time_out():
             async with client(*nodes) as session:
                 for number in range(20):
                     await session.get(b"%d" % number)
-                assert 1 <= len(nodes[0].commands) <= 3
+                assert len(nodes[0].commands) == 1
 
     asyncio.run(story())
 
@@ -313,12 +315,12 @@ def test_slow_reply_that_keeps_coming_is_waited_for():
     async def story() -> None:
         reply = values(context_of(KEY, (1, 1)), b"x" * 100)
         node = FakeNode(lambda _: b"")
-        async with node, client(node, limits=Limits(attempt_timeout_ms=400)) as session:
+        async with node, client(node, limits=Limits(attempt_timeout_ms=500)) as session:
             reading = asyncio.create_task(session.get(KEY))
             await until(lambda: node.keys == [KEY])
-            for byte in range(0, len(reply), 10):
-                node._writers[0].write(reply[byte : byte + 10])
-                await asyncio.sleep(0.05)
+            for byte in range(0, len(reply), 20):
+                node._writers[0].write(reply[byte : byte + 20])
+                await asyncio.sleep(0.1)
             assert (await reading).value == b"x" * 100
             assert node.keys == [KEY]
 
@@ -354,12 +356,17 @@ def test_write_without_an_answer_is_unknown_at_the_deadline():
             lay_out(nodes, [[0]])
             async with client(*nodes) as session:
                 with pytest.raises(Unavailable, match="does not answer; the write may") as caught:
-                    await session.put(KEY, b"x", timeout_ms=100)
+                    await session.put(KEY, b"x", timeout_ms=500)
                 assert caught.value.maybe_applied is True
                 assert nodes[1].commands == []
-                # Once a node is known to be silent, writes too go elsewhere.
+                # Once a node is known to be silent, writes too go elsewhere, until it speaks again.
                 await session.put(b"next", b"x")
-                assert nodes[1].keys == [b"next"]
+                (pool,) = [
+                    one for one in session._cluster._pools.values() if one.address.port == nodes[0].port
+                ]
+                await until(lambda: asyncio.get_running_loop().time() > pool._shunned_until)
+                await session.put(b"later", b"x")
+                assert nodes[1].keys == [b"next", b"later"]
 
     asyncio.run(story())
 
@@ -405,10 +412,10 @@ def test_refusal_that_lasts_is_reported_as_one(refusal, kind):
     async def story() -> None:
         async with FakeNode(lambda _: refusal) as node, client(node) as session:
             with pytest.raises(kind) as caught:
-                await session.put(KEY, b"x", timeout_ms=100)
+                await session.put(KEY, b"x", timeout_ms=500)
             assert caught.value.maybe_applied is False
             assert str(caught.value) in refusal.decode()
-            # With pauses in between: some twenty at most in this time, not thousands.
+            # With pauses in between: some ten in this time, not thousands.
             assert 2 <= len(node.commands) <= 20
 
     asyncio.run(story())
@@ -527,7 +534,7 @@ def test_outage_is_logged_once(caplog):
     async def story() -> None:
         node = FakeNode(nothing)
         async with node:
-            session = await client(node, limits=Limits(refresh_interval_ms=1, timeout_ms=100)).open()
+            session = await client(node, limits=Limits(refresh_interval_ms=1, timeout_ms=5000)).open()
         await until(lambda: session.statistics().refreshes_failed >= 3)
         async with node:
             before = session.statistics().refreshes
@@ -549,7 +556,7 @@ def test_node_that_closes_every_connection_is_not_stormed():
         async with FakeNode(lambda _: CUT) as node:
             node.layout = CUT
             with pytest.raises(Unavailable, match="closed the connection"):
-                await client(node, limits=Limits(timeout_ms=300)).open()
+                await client(node, limits=Limits(timeout_ms=1000)).open()
             assert 2 <= node.connected <= 20
 
     asyncio.run(story())
@@ -623,7 +630,10 @@ def test_reply_beyond_the_limit_ends_the_connection():
     """Before memory is taken for it."""
 
     async def story() -> None:
-        node, limits = FakeNode(lambda _: b"$1000000000\r\n"), Limits(reply_bytes_max=1 << 20, timeout_ms=100)
+        node, limits = (
+            FakeNode(lambda _: b"$1000000000\r\n"),
+            Limits(reply_bytes_max=1 << 20, timeout_ms=1000),
+        )
         async with node, client(node, limits=limits) as session:
             with pytest.raises(Unavailable, match="takes more than 1048576 bytes"):
                 await session.get(KEY)
@@ -638,7 +648,7 @@ def test_connections_and_requests_in_flight_are_bounded():
         node = FakeNode(lambda _: SILENCE)
         limits = Limits(connections_max=2, in_flight_max=5)
         async with node, client(node, limits=limits) as session:
-            tasks = [asyncio.create_task(session.put(b"%d" % n, b"x", timeout_ms=300)) for n in range(12)]
+            tasks = [asyncio.create_task(session.put(b"%d" % n, b"x", timeout_ms=1000)) for n in range(12)]
             await until(lambda: len(node.commands) == 5)
             results = await asyncio.gather(*tasks, return_exceptions=True)
             assert [error.maybe_applied for error in results].count(True) == 5
@@ -678,7 +688,7 @@ def test_connection_that_stays_silent_is_cut():
 
     async def story() -> None:
         node = FakeNode(lambda _: SILENCE)
-        limits = Limits(timeout_ms=100, refresh_interval_ms=10, attempt_timeout_ms=50)
+        limits = Limits(timeout_ms=500, refresh_interval_ms=10, attempt_timeout_ms=200)
         async with node, client(node, limits=limits) as session:
             with pytest.raises(Unavailable):
                 await session.put(KEY, b"x")
