@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from sadik.ids import NodeId
 from sadik.members.view import View
 from sadik.node.coordinator.options import Options
+from sadik.settings import Address
 from tests.api.resp_node import OK, bulk, command
 from tests.node.cluster import GET, SET, Cluster, cluster, dots, payloads, run
 
@@ -174,5 +176,36 @@ def test_a_write_with_context_goes_to_the_replica_that_answered_the_read() -> No
             one.crash(second)
             await one.wait_until(one.is_agreed)
             assert await write(read.context, b"y") == one.node(first).vnodes.actor
+
+    run(story())
+
+
+def test_a_node_that_is_not_in_the_layout_serves_all_requests_and_keeps_nothing() -> None:
+    """It has joined, and nobody has given it a share yet: it is a way in like any other."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            one.configs["n4"] = replace(
+                one.configs["n3"], node_id=NodeId("n4"), peer=Address("127.0.0.1", 7103)
+            )
+            one.names.append("n4")
+            guest = await one.open("n4")
+            await one.wait_until(lambda: one.is_linked() and guest.members.view.layout.version > 1)
+            await one.wait_until(lambda: all(one.sees("n4", name) for name in ("n1", "n2", "n3")))
+            keys = [b"key-%d" % number for number in range(50)]
+            replies = await one.answer(one.submit("n4", [(SET, key, key) for key in keys]))
+            assert all(reply.ok for reply in replies)
+            replies = await one.answer(one.submit("n4", [(GET, key, b"") for key in keys]))
+            assert [reply.value for reply in replies] == keys
+            client = one.connect("n4")
+            assert await client.call(b"APPEND", keys[0], b"!") == b":6\r\n"
+            assert await client.call(b"DEL", *keys[:10]) == b":10\r\n"
+            assert await client.call(b"DBSIZE") == b":40\r\n"
+            read = await guest.coordinator.read(b"0", keys[20], Options())
+            await guest.coordinator.write(
+                b"0", keys[20], b"w", context=read.context, metadata=b"", options=Options()
+            )
+            assert (await one.get("n1", keys[20])).value == b"w"
+            assert one.holdings("n4") == {}
 
     run(story())

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from sadik.errors import Overloaded, QuorumMissed
+from sadik.errors import Overloaded, QuorumMissed, SadikError, StorageError, StorageFull
 from sadik.node.coordinator.options import Options
 from tests.node.cluster import GET, SET, Cluster, cluster, dots, payloads, run
 
@@ -417,5 +417,107 @@ def test_writes_without_context_through_a_fallback_are_siblings_however_its_hint
             await one.repair()
             assert one.equal()
             assert sorted(one.values(primaries[0], b"k")) == [b"a", b"b", b"c"]
+
+    run(story())
+
+
+def test_an_update_that_is_kept_in_part_is_answered() -> None:
+    """Of keys that are partly our own and partly kept for others, the own part is answered at once and the
+    other one fails: whoever is last says so, and that it may have been applied.
+    """
+
+    async def story() -> None:
+        async with cluster(5) as one:
+            primaries, others = fallbacks(one, b"k")
+            for name in primaries:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            me = others[0]
+            own = next(key for key in KEYS if me in one.preference(key)[:3])
+
+            def fail(*arguments: object) -> int:
+                raise StorageFull("no room for hints")
+
+            one.hint_engines[me].write_batch = fail  # type: ignore[method-assign]
+            coordinator = one.node(me).coordinator
+            ended: list[SadikError | None] = []
+
+            def change(found: object) -> None:
+                assert isinstance(found, dict)
+                for record in found.values():
+                    record.put(b"v")
+                coordinator.commit(found.values(), Options(w=1), ended.append)
+
+            coordinator.read_records([(b"0", own), (b"0", b"k")], Options(r=1), change)
+            await one.wait_until(lambda: bool(ended), within_s=5.0)
+            (error,) = ended
+            assert isinstance(error, StorageError)
+            assert error.maybe_applied, "one of the two keys is written"
+            assert one.values(me, own) == [b"v"]
+            del one.hint_engines[me].write_batch
+
+    run(story())
+
+
+def test_stamps_from_too_far_ahead_are_taken_by_nobody_and_their_writer_is_told_why() -> None:
+    """A node with a wrong clock must not win over all others for as long as it is ahead (DESIGN 3): it can
+    keep its write, and gets no acknowledgement for it until the clocks agree.
+    """
+
+    async def story() -> None:
+        async with cluster(3, engine="log") as one:
+            one.lives["n1"].clock.offset_ms = 2000
+            reply = await one.set("n1", b"k", b"ahead")
+            assert reply.unknown
+            assert isinstance(reply.error, QuorumMissed)
+            assert set(reply.error.reasons) == {
+                ("n2", "its clock is too far behind the stamp"),
+                ("n3", "its clock is too far behind the stamp"),
+            }
+            assert one.holds("n2", b"k") == one.holds("n3", b"k") == b""
+            assert (await one.set("n2", b"k", b"right")).ok
+            one.lives["n1"].clock.offset_ms = 0
+            await one.pass_s(2.5)
+            await one.settle()
+            assert set(one.values("n2", b"k")) == {b"ahead", b"right"}
+
+    run(story())
+
+
+def test_hints_that_are_kept_for_some_owners_only_make_the_answer_unknown() -> None:
+    """A fallback keeps a batch key by key; when the second one finds no room, the first one will reach its
+    owner all the same: told "refused", a client would read what was never written (D3).
+    """
+
+    async def story() -> None:
+        async with cluster(5) as one:
+            primaries, others = fallbacks(one, b"k")
+            me = others[0]
+            second = next(key for key in KEYS if one.preference(key) == one.preference(b"k"))
+            for name in primaries:
+                one.crash(name)
+            await one.wait_until(one.is_agreed)
+            store = one.hint_engines[me]
+            write = store.write_batch
+            calls: list[int] = []
+
+            def fail_later(count: int, *rest: object) -> int:
+                calls.append(count)
+                if len(calls) > 1:
+                    raise StorageFull("no room for hints")
+                return write(count, *rest)
+
+            store.write_batch = fail_later  # type: ignore[method-assign]
+            replies = await one.answer(one.submit(me, [(SET, b"k", b"v"), (SET, second, b"v")]))
+            assert len(calls) > 1
+            assert [reply.unknown for reply in replies] == [True, True]
+            (reply,) = await one.answer(one.submit(me, [(SET, b"k", b"w")]))
+            assert reply.refused
+            del store.write_batch
+            assert payloads(one.kept(me, b"k")) == [b"v"]
+            for name in primaries:
+                await one.restart(name, agreed=False)
+            await one.wait_until(one.no_hints)
+            assert any(one.values(name, b"k") == [b"v"] for name in primaries)
 
     run(story())
