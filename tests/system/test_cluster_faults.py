@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -73,22 +74,31 @@ def wait_equal(cluster: Cluster, keys: list[bytes], timeout_s: float = RETURN_S)
     return time.monotonic() - began_s
 
 
-def assert_nothing_to_repair(cluster: Cluster) -> None:
-    """Every node compares all that it has with the others, and finds no difference."""
+def repair_all(cluster: Cluster) -> int:
+    """Every node compares all that it has with the others; the number of keys that were mended."""
+    mended = 0
+
+    def compared(node: ClusterNode) -> bool:
+        nonlocal mended
+        status = node.repair()
+        mended += status["keys_repaired"]
+        # A node that has just started builds its trees first, and compares as far as they are.
+        return not (status["partitions_unbuilt"] or status["errors"] or status["keys_compared"])
+
     for node in cluster.running():
+        wait_until(lambda node=node: compared(node), 30, f"{node.name} finds everything equal", every_s=0.2)
+    return mended
 
-        def compared(node: ClusterNode = node) -> bool:
-            status = node.repair()
-            if status["keys_repaired"]:
-                pytest.fail(f"{node.name} differed from the others: {status}")
-            # A node that has just started builds its trees first, and compares as far as they are.
-            return not (status["partitions_unbuilt"] or status["keys_compared"] or status["errors"])
 
-        wait_until(compared, 30, f"{node.name} compares everything and finds it equal", every_s=0.2)
+def assert_nothing_to_repair(cluster: Cluster) -> None:
+    """The replicas are equal already, in all that there is."""
+    assert repair_all(cluster) == 0
 
 
 def stored(node: ClusterNode) -> dict[bytes, int]:
-    """What a stopped node has on its disk: the fingerprint of each key's versions."""
+    """What a stopped node has on its disk: the fingerprint of each key's versions, by the key in its
+    bucket.
+    """
     engine = LogEngine.open(str(node.directory / "log"))
     try:
         found: dict[bytes, int] = {}
@@ -97,48 +107,67 @@ def stored(node: ClusterNode) -> dict[bytes, int]:
             after = page[-1].digest
             for entry in page:
                 assert entry.value is not None, f"{node.name} cannot read {entry.digest.hex()}"
-                found[entry.digest] = versions.fingerprint(entry.digest, entry.value)
+                found[entry.name[1:]] = versions.fingerprint(entry.digest, entry.value)
         return found
     finally:
         engine.close()
 
 
-def assert_same_on_disk(cluster: Cluster) -> int:
-    """Stop all three, and read what each has stored; returns the number of keys."""
+def differing_on_disk(cluster: Cluster) -> tuple[set[bytes], int]:
+    """Stop all, and read what each node has stored: keys that not all have alike, and the number of keys."""
     for node in cluster.running():
         assert node.stop() == 0, node.log_tail()
-    first, *others = [stored(node) for node in cluster.nodes]
-    for node, other in zip(cluster.nodes[1:], others, strict=True):
-        differing = [key.hex() for key in first.keys() | other.keys() if first.get(key) != other.get(key)]
-        assert not differing, f"{node.name} differs in {len(differing)} keys: {differing[:3]}"
-    return len(first)
+    held = [stored(node) for node in cluster.nodes]
+    names = set().union(*held)
+    different = {name for name in names if len({one.get(name) for one in held}) > 1}
+    return {name.removeprefix(b"0") for name in different}, len(names)
 
 
 # One node dies.
 
 
-def kill_one_under_load(cluster: Cluster, prefix: bytes, count: int, *, depth: int) -> tuple[Load, float]:
-    """kill -9 of the last node; ``count`` keys are written while it is away. Returns the load, which has
-    ended, and the moment of the return.
+@dataclass(frozen=True)
+class Death:
+    """kill -9 of a node under load, and its return.
+
+    Attributes:
+        load: Which has ended.
+        in_flight: Keys of requests that had been sent and not answered when the node was gone. Of these any
+            replica may have missed something, and no other one know of it: they are left to reads and to
+            exchange. There are at most ``in_flight_max``.
+        returned_s: When the node had its ready line again.
     """
+
+    load: Load
+    in_flight: set[bytes]
+    in_flight_max: int
+    returned_s: float
+
+
+def kill_one_under_load(cluster: Cluster, prefix: bytes, count: int, *, depth: int) -> Death:
+    """The last node dies, and comes back after ``count`` keys."""
     victim = cluster[2]
     with Load(cluster.nodes, prefix, connections=2, depth=depth) as load:
         load.wait_for(500)
+        killed_s = time.monotonic()
         victim.kill()
         dead_s = time.monotonic()
         load.wait_for(count, 300)
     assert_only_in_flight(load.failed(), until_s=dead_s, depth=6 * depth)
     assert cluster.hints() > 0
     victim.start()
-    return load, time.monotonic()
+    # A reply that the kernel still brought may have been read a little later than the death.
+    in_flight = {one.key for one in load.requests if one.began_s <= dead_s and one.ended_s >= killed_s}
+    return Death(load, in_flight, 6 * depth, time.monotonic())
 
 
 def test_death_of_one_of_three_fails_only_what_was_in_flight_and_hints_mend_it(cluster: Cluster) -> None:
     """Hints alone make the three replicas equal, within seconds of the node's return."""
-    load, _ = kill_one_under_load(cluster, b"killed", 5000, depth=4)
-    keys = load.acknowledged()
-    wait_equal(cluster, sample(keys, 300))
-    assert_nothing_to_repair(cluster)
+    death = kill_one_under_load(cluster, b"killed", 5000, depth=4)
+    keys = death.load.acknowledged()
+    wait_equal(cluster, sample([key for key in keys if key not in death.in_flight], 300))
+    # Each of them may differ at two of the three pairs, and is counted there.
+    assert repair_all(cluster) <= 2 * death.in_flight_max
     for node in cluster.nodes:
         assert missing(node, sample(keys, 2000)) == []
         statistics = node.document("GET", "/v1/hints")
@@ -152,18 +181,24 @@ def test_hundred_thousand_keys_written_while_one_is_away(
 ) -> None:
     """The bar: equal within ten seconds of the ready line, by every way to look at it."""
     with Cluster.form(tmp_path / "cluster", 3, options=NO_EXCHANGE) as cluster:
-        load, returned_s = kill_one_under_load(cluster, b"killed", 100_000, depth=64)
-        keys = load.acknowledged()
-        wait_equal(cluster, sample(keys, 1000), RETURN_S - (time.monotonic() - returned_s))
-        took_s = time.monotonic() - returned_s
-        assert_nothing_to_repair(cluster)
+        death = kill_one_under_load(cluster, b"killed", 100_000, depth=64)
+        keys = death.load.acknowledged()
+        certain = [key for key in keys if key not in death.in_flight]
+        wait_equal(cluster, sample(certain, 1000), RETURN_S - (time.monotonic() - death.returned_s))
+        took_s = time.monotonic() - death.returned_s
+        different, count = differing_on_disk(cluster)
+        assert different <= death.in_flight
+        cluster.start()
+        cluster.wait_ready()
         for node in cluster.nodes:
             assert missing(node, keys) == []
-        count = assert_same_on_disk(cluster)
+        mended = repair_all(cluster)
+        assert differing_on_disk(cluster) == (set(), count)
         with capsys.disabled():
             print(
-                f"\n{len(keys)} acknowledged, {len(load.failed())} failed in flight; hints delivered and "
-                f"replicas equal after {took_s:.1f} s; {count} keys on each disk"
+                f"\n{len(keys)} acknowledged, {len(death.load.failed())} failed in flight; hints delivered "
+                f"and replicas equal after {took_s:.1f} s; {count} keys on the disks, {len(different)} of "
+                f"those in flight differed, and {mended} repairs mended them"
             )
 
 
@@ -184,8 +219,10 @@ def test_deaths_in_any_order_lose_nothing(tmp_path: Path) -> None:
         wait_equal(cluster, sample(keys, 300))
         for node in cluster.nodes:
             assert missing(node, keys) == []
-        assert_nothing_to_repair(cluster)
-        assert_same_on_disk(cluster)
+        assert repair_all(cluster) <= 2 * 12 * 6 * 8
+        different, count = differing_on_disk(cluster)
+        assert not different
+        assert count >= len(keys)
 
 
 def test_rolling_restart_fails_only_what_was_in_flight(cluster: Cluster) -> None:
@@ -282,7 +319,9 @@ def test_wiped_directory_is_filled_by_exchange(tmp_path: Path) -> None:
         assert victim.metric("sadik_replica_sets_total", reason="exchange") >= len(keys)
         assert_nothing_to_repair(cluster)
         assert missing(victim, keys) == []
-        assert assert_same_on_disk(cluster) >= len(keys)
+        different, count = differing_on_disk(cluster)
+        assert not different
+        assert count >= len(keys)
 
 
 @pytest.mark.torture
@@ -303,7 +342,8 @@ def test_wiped_directory_of_hundred_thousand_keys(tmp_path: Path, capsys: pytest
         took_s = time.monotonic() - returned_s
         wait_until(lambda: cluster.difference(sample(keys, 1000)) == "", 30, "the replicas are equal")
         assert_nothing_to_repair(cluster)
-        count = assert_same_on_disk(cluster)
+        different, count = differing_on_disk(cluster)
+        assert not different
         with capsys.disabled():
             print(f"\n{count} keys are back {took_s:.1f} s after the start of the empty node")
 
@@ -340,13 +380,17 @@ def zone_dies_under_load(
         assert missing(node, sample(keys, 1000)) == []
     cluster.start()
     returned_s = time.monotonic()
-    wait_equal(cluster, sample(keys, 300))
+    certain = [one.key for one in load.requests if one.done and one.began_s > dead_s]
+    wait_equal(cluster, sample(certain, 300))
+    took_s = time.monotonic() - returned_s
+    cluster.wait_ready()
+    mended = repair_all(cluster)
+    # What was in flight when the zone died may differ, at each pair of replicas.
+    assert mended <= 2 * len(left) * 2 * depth
     report(
         f"zone {zone}: {len(keys)} acknowledged, {len(load.failed())} failed in flight, {sloppy:.0f} sloppy; "
-        f"equal {time.monotonic() - returned_s:.1f} s after the return"
+        f"equal {took_s:.1f} s after the return; {mended} repairs of what was in flight"
     )
-    cluster.wait_ready()
-    assert_nothing_to_repair(cluster)
     for node in cluster.nodes:
         assert missing(node, sample(keys, 2000)) == []
 
