@@ -58,7 +58,7 @@ def start_sadik(directory: str, sync: str) -> tuple[subprocess.Popen[bytes], int
     node = subprocess.Popen(
         [
             *(sys.executable, "-m", "sadik.cli.node", "--data", directory),
-            *f"--resp 127.0.0.1:0 --http 127.0.0.1:0 --sync {sync}".split(),
+            *f"--resp 127.0.0.1:0 --http 127.0.0.1:0 --peer 127.0.0.1:0 --sync {sync}".split(),
         ],
         stderr=subprocess.PIPE,
     )

@@ -63,7 +63,7 @@ def test_flag_can_take_back_what_a_variable_gave():
         (["--resp", "::1:7379"], {}, "--resp needs brackets around an IPv6 address"),
         (["--partitions", "100"], {}, "partitions must be a power of two, not 100"),
         (["--value-bytes-max", "1TiB"], {}, "--value-bytes-max must be 1 to 256MiB"),
-        (["--seed-node", "other:7381"], {}, "seed_node is given, and this version cannot join a cluster yet"),
+        (["--seed-node", "other"], {}, "--seed-node must be HOST:PORT, not 'other'"),
         (["--resp", "0.0.0.0:0"], {}, "resp 0.0.0.0:0 can be reached from other machines"),
         (["--config", "/nowhere"], {}, "--config: cannot read /nowhere: No such file or directory"),
         ([], {"SADIK_CONFIG": "/nowhere"}, "--config: cannot read /nowhere: No such file or directory"),

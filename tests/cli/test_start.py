@@ -40,7 +40,9 @@ def start(directory, *options):
     """Exit code and standard error of a start that fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SADIK_")}
     command = [sys.executable, "-m", "sadik.cli.node", "--data", str(directory)]
-    command += ["--resp", "127.0.0.1:0", "--http", "127.0.0.1:0", *options]
+    for listener in ("--resp", "--http", "--peer"):
+        command += [listener, "127.0.0.1:0"]
+    command += options
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert result.stdout == ""
     return result.returncode, result.stderr

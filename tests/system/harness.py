@@ -26,7 +26,9 @@ class NodeProcess:
 
     def start(self) -> NodeProcess:
         command = [sys.executable, "-m", "sadik.cli.node", "--data", self.directory]
-        command += ["--resp", "127.0.0.1:0", "--http", "127.0.0.1:0", *self.options]
+        for listener in ("--resp", "--http", "--peer"):
+            command += [listener, "127.0.0.1:0"]
+        command += self.options
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE)
         assert self.process.stderr is not None
         text = b""
