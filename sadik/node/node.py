@@ -25,7 +25,7 @@ from sadik.env.worker import Worker
 from sadik.errors import DirectoryLocked
 from sadik.ids import NodeId, stamp_at
 from sadik.kernels import replica
-from sadik.members.bootstrap import NodeFacts, away_ms
+from sadik.members.bootstrap import LAYOUT, NodeFacts, away_ms
 from sadik.members.service import Members
 from sadik.members.view import View
 from sadik.metrics.registry import Registry
@@ -134,6 +134,7 @@ class Node:
             for name, value in engine.system_items()
             if name.startswith(_SYSTEM_PREFIX)
         }
+        self._started = False
         self.members = Members(
             NodeFacts(
                 cluster=birth.cluster,
@@ -163,7 +164,6 @@ class Node:
         self.buckets.on_change = self._on_bucket
         self.buckets.newest = lambda: max(self.hybrid.last, self.vnodes.bound.at_start)
         self._lost_hints: dict[int | None, None] = {}
-        self._started = False
         self.hints = HintStore(
             hint_engine,
             clock,
@@ -455,6 +455,9 @@ class Node:
 
     def _store(self, name: str, data: bytes) -> None:
         self.engine.system_put(_SYSTEM_PREFIX + name.encode(), data)
+        if name == LAYOUT and self._started:
+            # In every mode: a founder with the layout of its first day would serve as if it were alone.
+            self.sync.sync_soon()
 
     def _collect(self) -> bool:
         self._set_horizon()

@@ -3,6 +3,7 @@ replica, and disks that have not synced yet."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -366,5 +367,19 @@ def test_a_page_of_a_listing_ends_with_the_bytes_one_turn_may_read() -> None:
                 pages += 1
             assert sorted(found) == sorted(keys)
             assert pages < 10
+
+    run(story())
+
+
+def test_a_founder_does_not_forget_its_cluster_in_a_power_cut() -> None:
+    """With the layout of its first day it would serve alone, and keep what no replica ever hears of."""
+
+    async def story() -> None:
+        async with cluster(3, engine="log", storage={"sync": "never"}) as one:
+            await one.pass_s(0.1)
+            one.crash("n1").power_cut(random.Random(1))
+            node = await one.restart("n1", agreed=False)
+            assert node.members.view.layout.version == 2
+            await one.wait_until(one.is_agreed)
 
     run(story())
