@@ -603,26 +603,73 @@ cdef class Parser:
 
 # ---- many connections ----
 
+cdef class Line:
+    cdef readonly Py_ssize_t missing
+    cdef list lanes
+    cdef object first, complete
+    cdef int64_t turn
+
+    def __init__(self, first, complete):
+        self.lanes = []
+        self.first = first
+        self.complete = complete
+        self.turn = 1
+
+    def __len__(self):
+        return len(self.lanes)
+
+    def expect(self, list lanes not None):
+        cdef Lane lane
+        for lane in lanes:
+            if not lane.listed and lane.expected_in != self.turn:
+                lane.expected_in = self.turn
+                self.missing += 1
+
+    def forget(self):
+        self.missing = 0
+        self.turn += 1
+
+    def take(self):
+        cdef list taken = self.lanes
+        cdef Lane lane
+        self.lanes = []
+        self.forget()
+        for lane in taken:
+            lane.listed = False
+        return taken
+
+    cdef int enter(self, Lane lane) except -1:
+        cdef bint expected = lane.expected_in == self.turn
+        lane.listed = True
+        self.lanes.append(lane)
+        if expected:
+            lane.expected_in = 0
+            self.missing -= 1
+        if len(self.lanes) == 1:
+            self.first()
+        elif expected and self.missing == 0:
+            self.complete()
+        return 0
+
+
 cdef class Lane(Parser):
     cdef readonly object owner
-    cdef list line
-    cdef object wake
+    cdef Line line
     cdef public bint plain
     cdef public bint deaf
     cdef public bint dropped
     cdef public bytes prefix
     cdef readonly int64_t received
     cdef int64_t counted
+    cdef int64_t expected_in
     cdef bint listed
 
     def __init__(self, *limits):
-        self.line = []
         self.prefix = b""
 
-    def attach(self, owner, list line not None, wake):
+    def attach(self, owner, Line line not None):
         self.owner = owner
         self.line = line
-        self.wake = wake
 
     def receive(self, data):
         if self.deaf:
@@ -633,20 +680,8 @@ cdef class Lane(Parser):
         self.enlist()
 
     cpdef enlist(self):
-        if not self.listed:
-            self.listed = True
-            self.line.append(self)
-            if len(self.line) == 1 and self.wake is not None:
-                self.wake()
-
-
-def take_line(list line not None):
-    cdef list taken = line[:]
-    cdef Lane lane
-    line.clear()
-    for lane in taken:
-        lane.listed = False
-    return taken
+        if not self.listed and self.line is not None:
+            self.line.enter(self)
 
 
 def take_plain(list lanes not None, Batch batch not None, Py_ssize_t room, list owners not None, list stops not None):

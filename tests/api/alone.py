@@ -313,8 +313,9 @@ def _fail(kinds: bytes, status: bytearray, error: SadikError) -> dict[int, Sadik
 class ToldWorld:
     """A server over ``Alone``, and its clients."""
 
-    def __init__(self, coordinator: Alone, server: RespServer, address: Address) -> None:
+    def __init__(self, coordinator: Alone, server: RespServer, address: Address, clock: HandClock) -> None:
         self.coordinator = coordinator
+        self.clock = clock
         self.server = server
         self.address = address
         self._connected = 0
@@ -339,7 +340,7 @@ async def running_told(
     coordinator = Alone(config, clock, worker or HandWorker(), seed)
     server, address = await start_server(coordinator, config, clock)
     try:
-        yield ToldWorld(coordinator, server, address)
+        yield ToldWorld(coordinator, server, address, clock)
     finally:
         coordinator.holds = False
         coordinator.release_all()

@@ -38,6 +38,12 @@ def run(story: Coroutine[Any, Any, None]) -> None:
     asyncio.run(story)
 
 
+async def turns(count: int) -> None:
+    """Some turns of the event loop, much less than a millisecond."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 # Waiting, and going on.
 
 
@@ -106,6 +112,77 @@ def test_nothing_of_a_client_runs_while_its_last_run_is_in_flight() -> None:
                 await world.settle()
             assert client.replies() == [OK, bulk(b"1"), b":2\r\n", bulk(b"12")]
             assert other.replies() == [bulk(b"x"), bulk(b"1")]
+
+    run(story())
+
+
+def test_those_who_are_answered_meet_in_one_batch_with_those_who_waited() -> None:
+    """A turn costs every node of a cluster much more than an operation does."""
+
+    async def story() -> None:
+        async with running_told() as world:
+            coordinator = world.coordinator
+            coordinator.has_others = coordinator.holds = True
+            clients = [world.connect() for _ in range(3)]
+            for client in clients[:2]:
+                client.send(command(b"SET", b"k", b"1"))
+            await world.settle()
+            clients[2].send(command(b"SET", b"k", b"2"))
+            coordinator.release_all()
+            await turns(5)
+            clients[0].send(command(b"GET", b"k"))
+            await turns(5)
+            assert coordinator.submitted == [2]
+            clients[1].send(command(b"GET", b"k"))
+            await turns(5)
+            assert coordinator.submitted == [2, 3]
+
+    run(story())
+
+
+def test_nobody_is_waited_for_after_a_pause() -> None:
+    """Who has not come back at once will not come now, because somebody else does."""
+
+    async def story() -> None:
+        async with running_told() as world:
+            coordinator = world.coordinator
+            coordinator.has_others = coordinator.holds = True
+            first, second = world.connect(), world.connect()
+            first.send(command(b"SET", b"k", b"1"))
+            await world.settle()
+            coordinator.release_all()
+            world.clock.now_ms += 20
+            second.send(command(b"SET", b"k", b"2"))
+            await turns(5)
+            assert coordinator.submitted == [1, 1]
+
+    run(story())
+
+
+def test_clients_that_take_their_time_are_not_waited_for_again() -> None:
+    """They cost the others a millisecond, and ever fewer of them."""
+
+    async def story() -> None:
+        async with running_told() as world:
+            coordinator = world.coordinator
+            coordinator.has_others = True
+            slow, quick = world.connect(), world.connect()
+            waited = []
+            for _ in range(40):
+                coordinator.holds = True
+                for client in (slow, quick):
+                    client.send(command(b"SET", b"k", b"1"))
+                await world.settle()
+                coordinator.holds = False
+                coordinator.release_all()
+                quick.send(command(b"GET", b"k"))
+                before = len(coordinator.submitted)
+                await turns(5)
+                waited.append(len(coordinator.submitted) == before)
+                await world.settle()
+            # After one in vain the next is not waited for, then two, then four: some 5 of 40.
+            assert waited[0]
+            assert 2 <= sum(waited) <= 8
 
     run(story())
 

@@ -48,11 +48,11 @@ class Server:
 
     def __init__(self) -> None:
         self.bytes_out = Counter()
-        self.line: list[resp.Lane] = []
+        self.line = resp.Line(lambda: None, lambda: None)
 
     def new_lane(self, connection: Connection) -> resp.Lane:
         lane = resp.Lane(1 << 20, 1 << 20)
-        lane.attach(connection, self.line, lambda: None)
+        lane.attach(connection, self.line)
         return lane
 
     def opened(self, connection: Connection) -> None: ...
@@ -76,7 +76,7 @@ def test_input_after_the_error_is_dropped_until_the_client_ends(connection: Conn
     for _ in range(3):
         connection.data_received(b"x" * 65536)
     assert done(connection) == [b"-ERR\r\n", "eof"]
-    assert cast("Server", connection.server).line == []
+    assert len(cast("Server", connection.server).line) == 0
     assert connection.lane.received == connection.lane.buffered() == 0
     # False makes the event loop close the transport.
     assert connection.eof_received() is False

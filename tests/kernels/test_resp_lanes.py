@@ -17,30 +17,32 @@ PREFIX = b"\x010"
 
 
 class Station:
-    """A line of lanes, and how often its wake was called."""
+    """A line of lanes, and how often it called for a turn."""
 
     def __init__(self, twin: Any, count: int) -> None:
         self.twin = twin
-        self.line: list[Any] = []
+        self.line = twin.Line(self.on_first, self.on_complete)
         self.wakes = 0
+        self.completions = 0
         self.batch = twin.Batch(64, 4096)
         self.lanes = [twin.Lane(1 << 20, 1 << 20) for _ in range(count)]
         for number, lane in enumerate(self.lanes):
-            lane.attach(number, self.line, self.wake)
+            lane.attach(number, self.line)
             lane.prefix = PREFIX
             lane.plain = True
 
-    def wake(self) -> None:
+    def on_first(self) -> None:
         self.wakes += 1
+
+    def on_complete(self) -> None:
+        self.completions += 1
 
     def take(self, room: int = 10) -> Any:
         """What a round gives, in comparable form."""
         self.batch.clear()
         owners: list[int] = []
         stops: list[int] = []
-        others, received = self.twin.take_plain(
-            self.twin.take_line(self.line), self.batch, room, owners, stops
-        )
+        others, received = self.twin.take_plain(self.line.take(), self.batch, room, owners, stops)
         shown = [
             (owner, str(result) if isinstance(result, ProtocolError) else result) for owner, result in others
         ]
@@ -56,7 +58,7 @@ def test_lanes_with_input_stand_in_line_once_and_wake_once(twin: Any) -> None:
     station.lanes[0].receive(b"1\r\nGET a\r\n")
     assert station.wakes == 1
     assert station.take() == ([2, 0], [1, 3], [], 23)
-    assert station.line == []
+    assert len(station.line) == 0
     station.lanes[1].receive(b"GET b\r\nPING\r\n")
     assert station.wakes == 2
     assert station.take() == ([1], [1], [(1, twin.COMMAND)], 13)
@@ -93,7 +95,7 @@ def test_a_deaf_lane_drops_and_says_so(twin: Any) -> None:
     lane = station.lanes[0]
     lane.deaf = True
     lane.receive(b"GET a\r\n")
-    assert (lane.dropped, lane.buffered(), station.line, station.wakes) == (True, 0, [], 0)
+    assert (lane.dropped, lane.buffered(), len(station.line), station.wakes) == (True, 0, 0, 0)
 
 
 pieces = st.sampled_from(
@@ -128,9 +130,72 @@ def test_twins_take_alike(sent: list[tuple[int, bytes]], aside: set[int], room: 
 
 
 @TWINS
+def test_a_line_tells_when_the_last_lane_missing_has_come(twin: Any) -> None:
+    """A turn waits for those who are about to speak, and not a moment longer."""
+    station = Station(twin, 4)
+    station.lanes[0].receive(b"GET a\r\n")
+    station.line.expect(station.lanes[:3])
+    station.line.expect(station.lanes[2:3])
+    assert station.line.missing == 2
+    station.lanes[3].receive(b"GET a\r\n")
+    station.lanes[2].receive(b"GET a\r\n")
+    assert (station.line.missing, station.completions) == (1, 0)
+    station.lanes[1].receive(b"GET a\r\n")
+    assert (station.line.missing, station.completions, len(station.line)) == (0, 1, 4)
+
+
+@TWINS
+def test_the_only_lane_expected_is_told_of_once(twin: Any) -> None:
+    """As the first of its turn: nothing was waiting for it."""
+    station = Station(twin, 1)
+    station.line.expect(station.lanes)
+    station.lanes[0].receive(b"GET a\r\n")
+    assert (station.wakes, station.completions, station.line.missing) == (1, 0, 0)
+
+
+@TWINS
+def test_a_turn_expects_nobody_whom_the_one_before_expected(twin: Any) -> None:
+    station = Station(twin, 3)
+    station.line.expect(station.lanes[:2])
+    station.lanes[2].receive(b"GET a\r\n")
+    assert station.line.take() == station.lanes[2:]
+    assert station.line.missing == 0
+    station.lanes[2].receive(b"GET a\r\n")
+    station.lanes[0].receive(b"GET a\r\n")
+    assert (station.line.missing, station.completions) == (0, 0)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["expect", "enlist", "take", "forget"]), st.integers(0, 3)), max_size=30
+    )
+)
+def test_twins_expect_alike(steps: list[tuple[str, int]]) -> None:
+    stations = [Station(native, 4), Station(reference, 4)]
+    for step, number in steps:
+        for station in stations:
+            if step == "expect":
+                station.line.expect(station.lanes[number:])
+            elif step == "enlist":
+                station.lanes[number].enlist()
+            elif step == "take":
+                station.line.take()
+            else:
+                station.line.forget()
+        seen = [(one.line.missing, len(one.line), one.wakes, one.completions) for one in stations]
+        assert seen[0] == seen[1]
+
+
+@TWINS
 def test_a_line_holds_lanes_only(twin: Any) -> None:
     """Checked before anything is read as a lane."""
     with pytest.raises((TypeError, AttributeError)):
-        twin.take_line([object()])
-    with pytest.raises((TypeError, AttributeError)):
         twin.take_plain([object()], twin.Batch(1, 1), 1, [], [])
+
+
+def test_a_native_line_expects_lanes_only() -> None:
+    lanes: Any = [object()]
+    with pytest.raises(TypeError):
+        native.Line(int, int).expect(lanes)
+    with pytest.raises(TypeError):
+        native.Lane(1 << 20, 1 << 20).attach(0, lanes)

@@ -230,7 +230,7 @@ class Plain:
         if len(numbers) == len(owners):
             runs.open = {}
             if runs.parked:
-                self._land()
+                self._land(owners)
                 for connection in owners:
                     if connection.stirred:
                         connection.resume()
@@ -244,12 +244,12 @@ class Plain:
         for number in numbers:
             owners[number].resume()
         if not runs.open:
-            self._land()
+            self._land([owners[number] for number in numbers])
 
-    def _land(self) -> None:
+    def _land(self, answered: Sequence[Connection]) -> None:
         self.in_flight -= 1
         if not self.in_flight:
-            self._server.landed()
+            self._server.landed(answered)
 
     def _send(self, connections: Sequence[Connection], replies: list[bytes]) -> None:
         direct: list[Connection] = []

@@ -33,10 +33,15 @@ log = logging.getLogger("sadik.resp")
 
 _ROUNDS_PER_TURN = 8
 _TICK_S = 1.0
-_GATHER_S = 0.001
-"""What arrives while a batch is on its way to other nodes waits for it, but no longer than this: a turn costs
-every node much more than an operation does, so one of many operations is better than many of one.
+_GATHER_NS = 1_000_000
+"""A turn costs every node of a cluster much more than an operation does, so one of many operations is better
+than many of one. What arrives while a batch is on its way to other nodes waits for it, and then for the next
+requests of those whom it answered; but for either no longer than this.
 """
+_PAUSE_NS = 10_000_000
+"""Who has not come back after so long is not waited for when somebody else comes."""
+_IMPATIENT_MAX = 255
+"""Batches after which nobody is waited for, once that was in vain: twice as many each time, up to this."""
 _LOADING = error_reply(admission.LOADING)
 _PEER = "a node"
 
@@ -80,7 +85,7 @@ class RespServer:
         self._facts = facts
         self._batch = resp.Batch(config.resp.batch_operations_max, config.resp.batch_bytes_max)
         self._connections: dict[int, Connection] = {}
-        self._line: list[resp.Lane] = []
+        self._line = resp.Line(self._on_first, self._on_complete)
         self._execution = Execution(
             self, coordinator, instruments, clock=clock, timeout_ms=config.limits.request_timeout_ms
         )
@@ -96,6 +101,9 @@ class RespServer:
         self._served = False
         self._arrived_ns = 0
         self._gathering: asyncio.TimerHandle | None = None
+        self._landed_ns = 0
+        self._impatient = 0
+        self._impatient_next = 1
         self._next_id = 0
         self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -144,7 +152,7 @@ class RespServer:
         """A connection's input, with the configured limits."""
         limits = self._config
         lane = resp.Lane(limits.bulk_bytes_max, limits.request_bytes_max, limits.arguments_max)
-        lane.attach(connection, self._line, self._schedule)
+        lane.attach(connection, self._line)
         return lane
 
     def opened(self, connection: Connection) -> None:
@@ -173,17 +181,39 @@ class RespServer:
         if not self._connections:
             self._emptied.set()
 
-    def _schedule(self) -> None:
+    def _on_first(self) -> None:
         """The first of a turn's input has come."""
         self._arrived_ns = self._clock.monotonic_ns()
         assert self._loop is not None, "a connection before the start"
-        if self._plain.in_flight and self._coordinator.has_others:
-            self._gathering = self._loop.call_later(_GATHER_S, self._turn)
+        if self._line.missing and self._arrived_ns - self._landed_ns > _PAUSE_NS:
+            self._line.forget()
+        if (self._plain.in_flight or self._line.missing) and self._coordinator.has_others:
+            self._gathering = self._loop.call_later(_GATHER_NS / 1e9, self._turn)
         else:
             self._loop.call_soon(self._turn)
 
-    def landed(self) -> None:
-        """No batch is on its way any more: what came meanwhile is the next one."""
+    def _on_complete(self) -> None:
+        """Everybody has come who was waited for."""
+        self._impatient_next = max(self._impatient_next // 2, 1)
+        self._gathered()
+
+    def landed(self, answered: Sequence[Connection]) -> None:
+        """No batch is on its way any more: what came meanwhile is the next one, with what comes at once from
+        those who are answered.
+        """
+        if self._impatient:
+            self._impatient -= 1
+        elif self._coordinator.has_others:
+            self._landed_ns = self._clock.monotonic_ns()
+            self._line.expect([connection.lane for connection in answered])
+        if not self._line.missing:
+            self._gathered()
+        elif self._gathering is not None:
+            self._gathering.cancel()
+            assert self._loop is not None, "an answer before the start"
+            self._gathering = self._loop.call_later(_GATHER_NS / 1e9, self._turn)
+
+    def _gathered(self) -> None:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
@@ -206,7 +236,11 @@ class RespServer:
 
     def _turn(self) -> None:
         self._gathering = None
-        taken = resp.take_line(self._line)
+        if self._line.missing:
+            # Clients that take their time must not cost the others theirs.
+            self._impatient = self._impatient_next
+            self._impatient_next = min(2 * self._impatient_next, _IMPATIENT_MAX)
+        taken = self._line.take()
         arrived_ns = self._arrived_ns
         lanes = taken
         try:

@@ -142,6 +142,32 @@ class Parser:
     def buffered(self) -> int:
         """Bytes fed that belong to commands not yet pulled, the one under way included; 0 after an error."""
 
+class Line:
+    """The lanes of one server that have input, in the order it came.
+
+    Attributes:
+        missing: Lanes that are expected and do not stand in it yet.
+    """
+
+    def __init__(self, first: Callable[[], object], complete: Callable[[], object]) -> None:
+        """
+        Args:
+            first: Called when a lane stands in a line that was empty.
+            complete: Called when the last one missing does, unless it is the first.
+        """
+
+    @property
+    def missing(self) -> int: ...
+    def __len__(self) -> int: ...
+    def expect(self, lanes: list[Lane]) -> None:
+        """Count these as missing, but for those that stand in the line, until the next ``take``."""
+
+    def forget(self) -> None:
+        """Expect nobody any more."""
+
+    def take(self) -> list[Lane]:
+        """Empty the line; the lanes that stood in it may stand in it again, and none is expected."""
+
 class Lane(Parser):
     """A connection's parser, and its place in the line of those that have input.
 
@@ -156,13 +182,12 @@ class Lane(Parser):
         owner: None before ``attach``. received: Bytes taken in so far.
     """
 
-    def attach(self, owner: Any, line: list[Lane], wake: Callable[[], object]) -> None:
+    def attach(self, owner: Any, line: Line) -> None:
         """Belong to a server.
 
         Args:
             owner: What ``take_plain`` gives back: the connection.
-            line: The list that lanes with input stand in, shared by all of a server.
-            wake: Called when the line was empty: a turn is due.
+            line: Where lanes with input stand, shared by all of a server.
         """
 
     @property
@@ -177,10 +202,7 @@ class Lane(Parser):
         """``feed``, and ``enlist``."""
 
     def enlist(self) -> None:
-        """Stand in line, once."""
-
-def take_line(line: list[Lane]) -> list[Lane]:
-    """Empty the line; the lanes that stood in it may stand in it again."""
+        """Stand in line, once; nothing before ``attach``."""
 
 def take_plain(
     lanes: list[Lane], batch: Batch, room: int, owners: list[Any], stops: list[int]

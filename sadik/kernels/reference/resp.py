@@ -275,6 +275,45 @@ def items_of(source: Buffer, format_: str, count: int) -> list[int]:
     return list(struct.unpack_from(f"<{count}{format_}", data))
 
 
+class Line:
+    def __init__(self, first: Callable[[], object], complete: Callable[[], object]) -> None:
+        self._first = first
+        self._complete = complete
+        self._lanes: list[Lane] = []
+        self._expected: list[Lane] = []
+
+    @property
+    def missing(self) -> int:
+        return len(self._expected)
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def expect(self, lanes: list[Lane]) -> None:
+        for lane in lanes:
+            if lane not in self._lanes and lane not in self._expected:
+                self._expected.append(lane)
+
+    def forget(self) -> None:
+        self._expected = []
+
+    def take(self) -> list[Lane]:
+        taken, self._lanes, self._expected = self._lanes, [], []
+        return taken
+
+    def enter(self, lane: Lane) -> None:
+        if lane in self._lanes:
+            return
+        self._lanes.append(lane)
+        expected = lane in self._expected
+        if expected:
+            self._expected.remove(lane)
+        if len(self._lanes) == 1:
+            self._first()
+        elif expected and not self._expected:
+            self._complete()
+
+
 class Lane(Parser):
     prefix: bytes
 
@@ -285,14 +324,11 @@ class Lane(Parser):
         self.prefix = b""
         self.received = 0
         self._counted = 0
-        self._line: list[Lane] = []
-        self._wake: Callable[[], object] | None = None
-        self._listed = False
+        self._line: Line | None = None
 
-    def attach(self, owner: Any, line: list[Lane], wake: Callable[[], object]) -> None:
+    def attach(self, owner: Any, line: Line) -> None:
         self.owner = owner
         self._line = line
-        self._wake = wake
 
     def receive(self, data: Buffer) -> None:
         if self.deaf:
@@ -303,20 +339,8 @@ class Lane(Parser):
         self.enlist()
 
     def enlist(self) -> None:
-        if self._listed:
-            return
-        self._listed = True
-        self._line.append(self)
-        if len(self._line) == 1 and self._wake is not None:
-            self._wake()
-
-
-def take_line(line: list[Lane]) -> list[Lane]:
-    taken = list(line)
-    del line[:]
-    for lane in taken:
-        lane._listed = False
-    return taken
+        if self._line is not None:
+            self._line.enter(self)
 
 
 def take_plain(
