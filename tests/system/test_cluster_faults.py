@@ -96,9 +96,7 @@ def assert_nothing_to_repair(cluster: Cluster) -> None:
 
 
 def stored(node: ClusterNode) -> dict[bytes, int]:
-    """What a stopped node has on its disk: the fingerprint of each key's versions, by the key in its
-    bucket.
-    """
+    """What a stopped node has on its disk: the fingerprint of each key's versions."""
     engine = LogEngine.open(str(node.directory / "log"))
     try:
         found: dict[bytes, int] = {}
@@ -107,7 +105,9 @@ def stored(node: ClusterNode) -> dict[bytes, int]:
             after = page[-1].digest
             for entry in page:
                 assert entry.value is not None, f"{node.name} cannot read {entry.digest.hex()}"
-                found[entry.name[1:]] = versions.fingerprint(entry.digest, entry.value)
+                # Length and bytes of the bucket, length and bytes of the key.
+                key = entry.name[1 + entry.name[0] + 2 :]
+                found[key] = versions.fingerprint(entry.digest, entry.value)
         return found
     finally:
         engine.close()
@@ -118,9 +118,8 @@ def differing_on_disk(cluster: Cluster) -> tuple[set[bytes], int]:
     for node in cluster.running():
         assert node.stop() == 0, node.log_tail()
     held = [stored(node) for node in cluster.nodes]
-    names = set().union(*held)
-    different = {name for name in names if len({one.get(name) for one in held}) > 1}
-    return {name.removeprefix(b"0") for name in different}, len(names)
+    keys = set().union(*held)
+    return {key for key in keys if len({one.get(key) for one in held}) > 1}, len(keys)
 
 
 # One node dies.
