@@ -51,6 +51,8 @@ GET, SET = resp.GET, resp.SET
 NO_OPTIONS = Options()
 _TICK_S = 0.01
 _STEP_S = 0.005
+_CLIENT_STEP_S = 0.0005
+_PATIENCE = 20_000
 _RUNAWAY = 2_000_000
 """Turns in which time stands still: something runs for ever."""
 
@@ -190,6 +192,18 @@ class FaultyMemory(MemoryEngine):
             for index in range(count):
                 self.unreadable.discard(bytes(view[16 * index : 16 * index + 16]))
         return super().write_batch(count, digests, *rest)
+
+
+class NodeClient(Client):
+    """A Redis client that lets time pass while it waits."""
+
+    async def wait(self, count: int) -> list[bytes]:
+        for _ in range(_PATIENCE):
+            found = self.replies()
+            if len(found) >= count or self.closed:
+                return found
+            await asyncio.sleep(_CLIENT_STEP_S)
+        raise AssertionError(f"{len(self.replies())} replies of {count}")
 
 
 class Reply(NamedTuple):
@@ -637,7 +651,7 @@ class Cluster:
                 # What trees are not built of yet is left out.
                 left = exchange.statistics().round.unbuilt
 
-    def connect(self, name: str) -> Client:
+    def connect(self, name: str) -> NodeClient:
         """A Redis client of a node; from now on all nodes serve commands."""
         for life in self.lives.values():
             if life.server is None:
@@ -645,7 +659,7 @@ class Cluster:
         server = self.lives[name].server
         assert server is not None
         self._clients += 1
-        return Client(server, self._clients)
+        return NodeClient(server, self._clients)
 
     def _serve(self, life: Life) -> RespServer:
         facts = Facts(
