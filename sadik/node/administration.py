@@ -51,6 +51,7 @@ class Administration:
         hints: HintStore,
         exchange: ExchangeService,
         wait_hints: Callable[[float], Awaitable[bool]],
+        layout_kept: Callable[[], Awaitable[None]],
         timeout_ms: int,
     ) -> None:
         self._members = members
@@ -61,6 +62,7 @@ class Administration:
         self._hints = hints
         self._exchange = exchange
         self._wait_hints = wait_hints
+        self._layout_kept = layout_kept
         self._timeout_ms = timeout_ms
         peers.serve(Kind.OCCUPIED, self._serve_occupied)
 
@@ -126,6 +128,8 @@ class Administration:
                 f"version {version} was planned, and the next is {plan.version}: look at the plan again"
             )
         await self._members.commit(plan, force=force)
+        # Done means done: a power cut must not bring back the layout before.
+        await self._layout_kept()
         return self.layout()
 
     async def leave(self) -> dict[str, Any]:

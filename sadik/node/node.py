@@ -134,6 +134,7 @@ class Node:
             for name, value in engine.system_items()
             if name.startswith(_SYSTEM_PREFIX)
         }
+        self._layout_ticket = 0
         self._started = False
         self.members = Members(
             NodeFacts(
@@ -239,6 +240,7 @@ class Node:
             hints=self.hints,
             exchange=self.exchange,
             wait_hints=self.replay.wait,
+            layout_kept=lambda: self.sync.on_disk(self._layout_ticket),
             timeout_ms=config.limits.request_timeout_ms,
         )
         self.peers.on_batch(Kind.SETS, self.replica.on_sets)
@@ -454,7 +456,9 @@ class Node:
         return bytes(0 if status <= replica.KNOWN else status for status in merging.status)
 
     def _store(self, name: str, data: bytes) -> None:
-        self.engine.system_put(_SYSTEM_PREFIX + name.encode(), data)
+        ticket = self.engine.system_put(_SYSTEM_PREFIX + name.encode(), data)
+        if name == LAYOUT:
+            self._layout_ticket = ticket
         if name == LAYOUT and self._started:
             # In every mode: a founder with the layout of its first day would serve as if it were alone.
             self.sync.sync_soon()

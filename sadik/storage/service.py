@@ -78,7 +78,16 @@ class SyncService:
         Raises:
             StorageFailed: It never will be durable.
         """
-        if not self.pending(ticket):
+        if self.pending(ticket):
+            await self.on_disk(ticket)
+
+    async def on_disk(self, ticket: int) -> None:
+        """Return once a write survives a power cut, whatever the mode.
+
+        Raises:
+            StorageFailed: It never will.
+        """
+        if ticket <= self._engine.durable_ticket:
             return
         finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
