@@ -376,3 +376,46 @@ def test_explain_says_where_a_key_lives_who_has_what_and_who_is_up() -> None:
             assert told.replicas[1].state == "error"
 
     run(story())
+
+
+def test_hints_of_before_a_flush_bring_nothing_back() -> None:
+    """They were kept before it and are delivered after it: stamps decide, not the order of arrival."""
+
+    async def story() -> None:
+        for nodes in (3, 5):
+            async with cluster(nodes, engine="log") as one:
+                away = one.preference(KEY)[2]
+                one.crash(away)
+                await one.wait_until(one.is_agreed)
+                entry = one.preference(KEY)[0]
+                assert (await one.set(entry, KEY, b"flushed")).ok
+                await one.node(entry).coordinator.flush([b"0"])
+                assert (await one.set(entry, b"later", b"kept")).ok
+                await one.restart(away, agreed=False)
+                await one.settle()
+                for name in one.names:
+                    assert (await one.get(name, KEY)).value is None
+                    assert (await one.get(name, b"later")).value == b"kept"
+                assert one.values(away, KEY) == [] or one.holdings(away).get(one.digest(KEY)) is None
+
+    run(story())
+
+
+def test_a_last_writer_wins_bucket_keeps_the_newest_alone_on_every_replica() -> None:
+    """Siblings are what its owner has opted out of: both sides of a cut agree on one of them."""
+
+    async def story() -> None:
+        async with cluster(3) as one:
+            await one.node("n1").coordinator.set_properties(b"b", BucketProperties(lww=True))
+            await one.wait_until(
+                lambda: all(one.node(name).coordinator.properties(b"b").lww for name in one.names)
+            )
+            await one.isolate("n3")
+            assert (await one.set("n3", KEY, b"older", w=1, bucket=b"b")).ok
+            await one.pass_s(0.05)
+            assert (await one.set("n1", KEY, b"newer", bucket=b"b")).ok
+            await one.settle()
+            for name in one.names:
+                assert one.values(name, KEY, b"b") == [b"newer"]
+
+    run(story())

@@ -521,3 +521,60 @@ def test_hints_that_are_kept_for_some_owners_only_make_the_answer_unknown() -> N
             assert any(one.values(name, b"k") == [b"v"] for name in primaries)
 
     run(story())
+
+
+def test_replicas_span_the_zones_and_a_whole_zone_may_go_down_and_come_back() -> None:
+    """A zone is what fails together: each key has a replica in the other one, writes go on, and all of it is
+    made good afterwards.
+    """
+
+    async def story() -> None:
+        zones = ["a", "b", "a", "b", "a"]
+        async with cluster(5, engine="log", zones=zones, partitions=64) as one:
+            zone_of = dict(zip(one.names, zones, strict=True))
+            for key in KEYS:
+                assert {zone_of[name] for name in one.preference(key)[:3]} == {"a", "b"}
+            assert all(reply.ok for reply in await one.answer(one.submit("n1", writes(b"before"))))
+            for zone, entry in (("b", "n1"), ("a", "n2")):
+                lost = [name for name in one.names if zone_of[name] == zone]
+                for name in lost:
+                    one.crash(name)
+                await one.wait_until(one.is_agreed)
+                for value in (b"first", b"second"):
+                    replies = await one.answer(one.submit(entry, writes(value + zone.encode())))
+                    assert all(reply.ok for reply in replies)
+                replies = await one.answer(one.submit(entry, [(GET, key, b"") for key in KEYS]))
+                assert [reply.value for reply in replies] == [b"second" + zone.encode()] * len(KEYS)
+                for name in lost:
+                    await one.restart(name, agreed=False)
+                await one.settle()
+                for key in KEYS:
+                    for name in one.preference(key)[:3]:
+                        assert one.values(name, key)[0] == b"second" + zone.encode()
+
+    run(story())
+
+
+def test_nodes_are_restarted_one_after_the_other_and_no_request_fails_at_the_others() -> None:
+    """A rolling upgrade is nothing that clients notice, but for what was in flight to the one that goes."""
+
+    async def story() -> None:
+        async with cluster(3, engine="log") as one:
+            written = 0
+            for name in one.names:
+                await one.stop(name)
+                await one.wait_until(one.is_agreed)
+                entries = [other for other in one.names if other != name]
+                for step in range(10):
+                    keys = [b"key-%d" % (written + number) for number in range(5)]
+                    written += 5
+                    entry = entries[step % 2]
+                    assert all(r.ok for r in await one.answer(one.submit(entry, [(SET, k, k) for k in keys])))
+                    (reply,) = await one.answer(one.submit(entries[0], [(GET, keys[-1], b"")]))
+                    assert reply.value == keys[-1]
+                await one.restart(name)
+            await one.wait_until(one.no_hints)
+            assert one.equal(), one.differences()
+            assert len(one.holdings("n1")) == written
+
+    run(story())
