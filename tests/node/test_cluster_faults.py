@@ -225,19 +225,19 @@ class Campaign:
             self._begun.setdefault(key, []).append(value)
         self._open.append(Pending(self.one.lives[name], self.one.submit(name, operations), operations, notes))
 
-    def _begin(self, name: str, key: bytes) -> None:
-        story = self.client(self.one.lives[name], key)
+    def _begin(self, name: str, key: bytes, *, blind: float = 0.4) -> None:
+        story = self.client(self.one.lives[name], key, blind)
         self._clients.append(self.one.loop.create_task(story))
 
-    async def client(self, life: Life, key: bytes) -> None:
-        """Read, perhaps, and write with the context."""
+    async def client(self, life: Life, key: bytes, blind: float) -> None:
+        """Read, but for a share of ``blind``, and write with the context."""
         value = self._value()
         coordinator, options = life.node.coordinator, Options(timeout_ms=600)
         choice = self.rng.random()
         written = Written("unknown", frozenset(), is_delete=choice < 0.15)
         context: bytes | None = None
         try:
-            if choice < 0.6:
+            if choice < 1 - blind:
                 read = await coordinator.read(b"0", key, options)
                 context = read.context or None
                 written = written._replace(replaced=frozenset(one.payload for one in read.siblings))
@@ -306,12 +306,12 @@ class Campaign:
                 self.death, files = "kill", SimFiles()
             await one.restart(name, files=files, agreed=False, offset_ms=rng.choice((0, 0, -150, 150)))
             # What a node does while it may lack what it once had is what goes wrong, where anything does.
-            if rng.random() < 0.5:
-                await one.wait_until(
-                    lambda: any(one.sees(name, other) for other in one.names if other != name)
-                )
+            patience = rng.choice((0, 60))
+            while patience and not any(one.sees(name, other) for other in one.names if other != name):
+                patience -= 1
+                await one.pass_s(0.01)
             for key in self.exact:
-                self._begin(name, key)
+                self._begin(name, key, blind=0.8)
 
     # The story.
 
