@@ -167,6 +167,7 @@ class Command:
             no quorum to read, only what its coordinator knows.
         combine: Makes one reply of those to parts of the command, each with the keys that one node
             coordinates; None where a command has one key.
+        pairs: All its arguments are keys and values to set: it may run as plain SETs (``PairWrites``).
     """
 
     name: str
@@ -184,3 +185,4 @@ class Command:
     options: Callable[[list[bytes]], Options] | None = None
     blind: Callable[[list[bytes]], bool] | None = None
     combine: Callable[[Sequence[bytes]], bytes] | None = None
+    pairs: bool = False

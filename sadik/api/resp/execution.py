@@ -18,14 +18,16 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from sadik.api.resp import admission
 from sadik.api.resp.admission import Admitted
-from sadik.api.resp.call import DEFAULT, Call, CommandError, Server, Session
+from sadik.api.resp.arguments import VALUE_BYTES_MAX_SETTING
+from sadik.api.resp.call import DEFAULT, Call, Server, Session
 from sadik.api.resp.coordinator import Coordinator
 from sadik.api.resp.instruments import RespInstruments
-from sadik.api.resp.replies import error
+from sadik.api.resp.pairs import Pairs, PairWrites
+from sadik.api.resp.refusals import UNKNOWN, refusal, refusal_of_parts
 from sadik.env.clock import Clock
 from sadik.errors import InternalError, LimitReached, SadikError
 from sadik.ids import NodeId
@@ -36,9 +38,6 @@ log = logging.getLogger("sadik.resp")
 
 Item = tuple[Session, Admitted | bytes]
 """A command to run, or the reply that stands for it already."""
-
-_UNKNOWN: Final = "may have been applied"
-"""What every error says after which a write may have happened; clients look for it before they try again."""
 
 
 @dataclass(slots=True)
@@ -70,6 +69,8 @@ class Execution:
 
     Args:
         timeout_ms: How long another node may take for a forwarded command that does not say.
+        batch_operations_max, batch_bytes_max: Of several MSETs that run together: keys, and bytes of names
+            and values.
     """
 
     def __init__(
@@ -80,9 +81,12 @@ class Execution:
         *,
         clock: Clock,
         timeout_ms: int,
+        batch_operations_max: int,
+        batch_bytes_max: int,
     ) -> None:
         self._server = server
         self._coordinator = coordinator
+        self._pairs = PairWrites(coordinator, operations_max=batch_operations_max, bytes_max=batch_bytes_max)
         self._instruments = instruments
         self._clock = clock
         self._timeout_ms = timeout_ms
@@ -95,13 +99,18 @@ class Execution:
             finish: Called once for each command, with its number and its reply, before this returns or later.
         """
         groups: dict[tuple[Options, bool], list[Job]] = {}
+        pairs: list[Job] = []
         for number, (session, item) in enumerate(items):
             if isinstance(item, bytes):
                 finish(number, item)
                 continue
             job = Job(session, item, partial(finish, number))
-            if self._begin(job):
+            if item.command.pairs and self._coordinator.has_others:
+                pairs.append(job)
+            elif self._begin(job):
                 groups.setdefault((item.options, item.blind), []).append(job)
+        if pairs:
+            self._run_pairs(pairs)
         for (options, blind), jobs in groups.items():
             self._run_group(jobs, options, blind, self._run_apart)
 
@@ -239,6 +248,23 @@ class Execution:
         job.finish(reply)
 
     # Groups.
+
+    def _run_pairs(self, jobs: Sequence[Job]) -> None:
+        """MSETs as plain SETs; those that cannot be, as any other command."""
+
+        def done(number: int, reply: bytes | None) -> None:
+            job = jobs[number]
+            if reply is not None:
+                self._instruments.command(job.item.command.name)
+                self._finish(job, reply)
+            elif self._begin(job):
+                self._run_group([job], job.item.options, job.item.blind, self._run_apart)
+
+        self._pairs.run(
+            [Pairs(job.session.bucket, job.item.arguments) for job in jobs],
+            int(self._server.settings[VALUE_BYTES_MAX_SETTING]),
+            done,
+        )
 
     def _run_apart(self, jobs: Sequence[Job]) -> None:
         """One command's fault is not the others': each on its own."""
@@ -382,10 +408,8 @@ class Execution:
             *(self._forward_to(node, job, item.part(numbers)) for node, numbers in parts.items())
         )
         failed = [reply for reply in replies if reply.startswith(b"-")]
-        # What surely did not happen is less than what nobody knows.
-        failed.sort(key=lambda reply: _UNKNOWN.encode() not in reply)
         if failed:
-            return failed[0] if len(failed) == len(replies) else _partly(failed[0])
+            return refusal_of_parts(failed, whole=len(failed) == len(replies))
         return combine(replies)
 
     async def _forward_to(self, node: NodeId | None, job: Job, arguments: list[bytes]) -> bytes:
@@ -401,28 +425,9 @@ class Execution:
             return refusal(failure)
 
 
-def refusal(failure: SadikError) -> bytes:
-    """The error reply of a failure: a command's own words, or the code of its class in front.
-
-    After an error that may have happened nevertheless it says so.
-    """
-    if isinstance(failure, CommandError):
-        return error(str(failure))
-    text = str(failure)
-    if getattr(failure, "maybe_applied", False) and _UNKNOWN not in text:
-        text += f"; it {_UNKNOWN}"
-    return error(f"{failure.code} {text}")
-
-
-def _partly(reply: bytes) -> bytes:
-    """The error of one part where others were done."""
-    known = reply[:-2].decode("latin-1")
-    return reply if _UNKNOWN in known else error(f"{known[1:]}; other keys of it {_UNKNOWN}")
-
-
 def _bug(name: str, bug: Exception) -> bytes:
     log.error("%s failed: %s", name, bug, exc_info=bug)
-    return refusal(InternalError(f"an internal error; it {_UNKNOWN}"))
+    return refusal(InternalError(f"an internal error; it {UNKNOWN}"))
 
 
 def _check_room(job: Job) -> None:

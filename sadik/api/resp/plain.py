@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sadik.api.resp.connection import Connection
 from sadik.api.resp.coordinator import Coordinator
-from sadik.api.resp.execution import Execution, refusal
+from sadik.api.resp.execution import Execution
 from sadik.api.resp.instruments import RespInstruments
+from sadik.api.resp.refusals import refusal
 from sadik.errors import SadikError
 from sadik.kernels import resp, sockets, versions
 from sadik.node.coordinator.outcomes import FAILED, Answers

@@ -87,7 +87,13 @@ class RespServer:
         self._connections: dict[int, Connection] = {}
         self._line = resp.Line(self._on_first, self._on_complete)
         self._execution = Execution(
-            self, coordinator, instruments, clock=clock, timeout_ms=config.limits.request_timeout_ms
+            self,
+            coordinator,
+            instruments,
+            clock=clock,
+            timeout_ms=config.limits.request_timeout_ms,
+            batch_operations_max=config.resp.batch_operations_max,
+            batch_bytes_max=config.resp.batch_bytes_max,
         )
         self._plain = Plain(
             self,

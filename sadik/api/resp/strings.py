@@ -261,6 +261,7 @@ ROWS: Final = (
         options=mset_options,
         blind=always_blind,
         combine=all_done,
+        pairs=True,
     ),
     Command("strlen", 2, _READ_FAST, 1, 1, 1, _STRING, "2.2.0", "Length of a value in bytes.", strlen),
     Command("append", 3, _WRITE_FAST, 1, 1, 1, _STRING, "2.0.0", "Adds bytes at the end.", append),
