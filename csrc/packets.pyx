@@ -25,12 +25,13 @@ Operations = namedtuple(
     module=__name__,
 )
 
-COUNT_MAX = 1 << 24
-
 cdef enum:
     HEADER = 12
     OPERATIONS_HEADER = 20
-    COUNT_LIMIT = 1 << 24
+    # A number: an expression is checked for overflow in debug builds, and there Cython cannot.
+    COUNT_LIMIT = 0x1000000
+
+COUNT_MAX = COUNT_LIMIT
 
 
 cdef class Source:

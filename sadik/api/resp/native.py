@@ -171,5 +171,7 @@ ROWS: Final = (
     Command(
         *("sadik.layout", 1, ("loading", "stale"), 0, 0, 0, _GROUP, "0.3.0", "Who holds what.", layout),
     ),
-    Command("sadik.use", 2, ("loading", "stale", "fast"), 0, 0, 0, _GROUP, "0.1.0", "Uses another bucket.", use),
+    Command(
+        "sadik.use", 2, ("loading", "stale", "fast"), 0, 0, 0, _GROUP, "0.1.0", "Uses another bucket.", use
+    ),
 )
