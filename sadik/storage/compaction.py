@@ -30,7 +30,6 @@ from sadik.storage.segment_file import (
     Reader,
     Run,
     Segment,
-    entry_flags,
     unpack_entry,
     walk,
 )
@@ -323,8 +322,3 @@ class Compactor:
             self._not_before = log.next_round()
             return
         self.segments_deleted += 1
-
-
-def has_unreadable(entries: bytes) -> bool:
-    """Whether any of these packed entries is flagged unreadable."""
-    return any(flags & segment.FLAG_UNREADABLE for flags in set(entry_flags(entries)))

@@ -209,7 +209,7 @@ class Execution:
 
         job = job._replace(finish=finish)
         if self._begin(job):
-            self._run_group([job], job.item.options, job.item.blind, self._run_apart)
+            self._run_apart([job])
         return await reply
 
     def _run_handler(self, job: Job, records: dict[tuple[bytes, bytes], Record]) -> bytes:
@@ -258,7 +258,7 @@ class Execution:
                 self._instruments.command(job.item.command.name)
                 self._finish(job, reply)
             elif self._begin(job):
-                self._run_group([job], job.item.options, job.item.blind, self._run_apart)
+                self._run_apart([job])
 
         self._pairs.run(
             [Pairs(job.session.bucket, job.item.arguments) for job in jobs],

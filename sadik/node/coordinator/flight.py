@@ -855,10 +855,3 @@ def decode_differences(payload: bytes, count: int) -> tuple[npt.NDArray[np.uint8
         sets.append(payload[start:stop])
         start = stop
     return status, sets
-
-
-def fingerprints_of(digests: Sequence[bytes], sets: Sequence[bytes]) -> bytes:
-    """uint64 each, as READS carry them."""
-    return np.array(
-        [versions.fingerprint(digest, one) for digest, one in zip(digests, sets, strict=True)], np.uint64
-    ).tobytes()

@@ -4,14 +4,13 @@ old value."""
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from sadik.errors import LimitReached, SadikError, StorageError, Unavailable
 from sadik.kernels import resp, versions
 from sadik.members.view import NOBODY
-from sadik.node.buckets import Bucket
 from sadik.node.coordinator.core import Core, Targets, needed
 from sadik.node.coordinator.flight import Flight, Local
 from sadik.node.coordinator.options import Options
@@ -49,7 +48,7 @@ class RecordRequests:
         """
         try:
             wanted = [(self._core.buckets.get(bucket), key) for bucket, key in addresses]
-            here = self._records(wanted, {}) if self._core.view.alone or not quorum else None
+            here = self._core.records(wanted, {}) if self._core.view.alone or not quorum else None
             named = {(bucket.name, key): Named.of(bucket, key) for bucket, key in wanted if here is None}
         except SadikError as failure:
             done(failure)
@@ -73,7 +72,7 @@ class RecordRequests:
                     # Enough others have answered: what they know is what is known.
                     others.setdefault(flight.digest(index), b"")
             try:
-                records = self._records(wanted, others)
+                records = self._core.records(wanted, others)
             except SadikError as failure:
                 done(failure)
                 return
@@ -139,11 +138,6 @@ class RecordRequests:
             mine if not kept else versions.merge(mine or b"", kept)
             for mine, kept in zip(sets, self._core.hints.sets_for(digests[: len(sets)]), strict=True)
         ]
-
-    def _records(
-        self, wanted: Sequence[tuple[Bucket, bytes]], others: Mapping[bytes, bytes]
-    ) -> dict[Address, Record]:
-        return self._core.records(wanted, others)
 
     def commit(
         self,
