@@ -14,7 +14,8 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import uvloop
 
@@ -33,13 +34,13 @@ from sadik.config import NodeConfig
 from sadik.env.clock import Clock, SystemClock
 from sadik.env.entropy import Entropy, SystemEntropy, random_uint64
 from sadik.env.files import Files, SystemFiles
-from sadik.env.worker import ThreadWorker
+from sadik.env.worker import ThreadWorker, Worker
 from sadik.ids import NodeId
 from sadik.members.bootstrap import join
 from sadik.metrics.registry import Registry
 from sadik.node import birth as births
 from sadik.node.birth import BirthRecord
-from sadik.node.node import Node
+from sadik.node.node import EngineOpener, Node
 from sadik.settings import Address
 from sadik.storage.engine import Engine
 
@@ -184,68 +185,115 @@ async def born(
     return record, answer.stored()
 
 
+class Outside(NamedTuple):
+    """What a node process gets from outside; the network is the event loop's."""
+
+    clock: Clock
+    entropy: Entropy
+    files: Files
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A node that serves; addresses are the bound ones."""
+
+    node: Node
+    registry: Registry
+    resp: RespServer
+    resp_address: Address
+    http_address: Address | None
+    peer_address: Address
+
+
+async def assemble(
+    config: NodeConfig,
+    outside: Outside,
+    end: contextlib.AsyncExitStack,
+    *,
+    told: tuple[BirthRecord | None, Mapping[str, bytes]],
+    with_http: bool = True,
+    open_engine: EngineOpener = open_engine,
+    open_hint_engine: EngineOpener = open_hint_engine,
+) -> Serving:
+    """Open a node, and its listeners, and start it; ``end`` gets what undoes that.
+
+    Args:
+        told: What ``born`` gave.
+        with_http: Whether to listen for HTTP.
+    Raises:
+        SadikError, OSError: It cannot start.
+    """
+    clock, entropy, files, worker = outside
+    started_ms = clock.wall_ms()
+    grace_s = config.drain_timeout_ms / 1000
+    birth, kept = told
+    registry = Registry()
+    node = Node.open(
+        config,
+        open_engine=open_engine,
+        open_hint_engine=open_hint_engine,
+        files=files,
+        clock=clock,
+        entropy=entropy,
+        worker=worker,
+        make_transport=lambda config, identity: tcp_transport(clock, entropy, config, identity),
+        registry=registry,
+        birth=birth,
+        kept=kept,
+    )
+    end.push_async_callback(node.close)
+    export_node(registry, node)
+    facts = Facts(
+        node_id=node.birth.node_id,
+        cluster=node.birth.cluster,
+        started_ms=started_ms,
+        run_id=f"{node.vnodes.actor:016x}".rjust(40, "0"),
+        data_directory=config.data_directory,
+    )
+    resp = RespServer(
+        node.coordinator, config, clock=clock, instruments=RespInstruments(registry), facts=facts
+    )
+    http = HttpServer(node.coordinator, config, registry, clock=clock, cluster=node.administration)
+    end.push_async_callback(http.stop, grace_s)
+    end.push_async_callback(resp.stop, grace_s)
+    peer_address = await node.listen()
+    resp_address = await resp.start()
+    http_address = await http.start() if with_http else None
+    node.start(
+        peer=str(config.advertise or peer_address),
+        resp=_reached(resp_address, config.advertise),
+        http=_reached(http_address, config.advertise) if http_address else "",
+    )
+    return Serving(node, registry, resp, resp_address, http_address, peer_address)
+
+
 async def serve(config: NodeConfig) -> int:
     """Start everything, wait for a signal, stop everything."""
     loop = asyncio.get_running_loop()
     clock, entropy, files = SystemClock(), SystemEntropy(), SystemFiles()
-    started_ms = clock.wall_ms()
-    grace_s = config.drain_timeout_ms / 1000
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     told = await _unless_stopped(born(config, files, clock, entropy), stop)
     if told is None:
         return 0
-    birth, kept = told
     # Whatever fails, at the start or at the end, the rest of the end still takes place.
     async with contextlib.AsyncExitStack() as end:
         worker = ThreadWorker(loop.call_soon_threadsafe)
         end.callback(worker.close)
-        registry = Registry()
-        node = Node.open(
-            config,
-            open_engine=open_engine,
-            open_hint_engine=open_hint_engine,
-            files=files,
-            clock=clock,
-            entropy=entropy,
-            worker=worker,
-            make_transport=lambda config, identity: tcp_transport(clock, entropy, config, identity),
-            registry=registry,
-            birth=birth,
-            kept=kept,
-        )
-        end.push_async_callback(node.close)
-        export_node(registry, node)
-        facts = Facts(
-            node_id=node.birth.node_id,
-            cluster=node.birth.cluster,
-            started_ms=started_ms,
-            run_id=f"{node.vnodes.actor:016x}".rjust(40, "0"),
-            data_directory=config.data_directory,
-        )
-        resp = RespServer(
-            node.coordinator, config, clock=clock, instruments=RespInstruments(registry), facts=facts
-        )
-        http = HttpServer(node.coordinator, config, registry, clock=clock, cluster=node.administration)
-        end.push_async_callback(http.stop, grace_s)
-        end.push_async_callback(resp.stop, grace_s)
+        serving = await assemble(config, Outside(clock, entropy, files, worker), end, told=told)
+        node = serving.node
         node.on_fault = lambda reason: stop.set()
-        peer_address = await node.listen()
-        resp_address = await resp.start()
-        http_address = await http.start()
-        node.start(
-            peer=str(config.advertise or peer_address),
-            resp=_reached(resp_address, config.advertise),
-            http=_reached(http_address, config.advertise),
-        )
+        if node.members.fault:
+            stop.set()
         # Start-up garbage is kept out of every later collection: it would only be looked at again.
         gc.collect()
         gc.freeze()
         print(
             f"sadik-node {sadik.__version__} ready: node={node.birth.node_id} cluster={node.birth.cluster} "
-            f"resp={resp_address} http={http_address} peer={peer_address} engine={config.storage.engine} "
-            f"sync={config.storage.sync} "
+            f"resp={serving.resp_address} http={serving.http_address} peer={serving.peer_address} "
+            f"engine={config.storage.engine} sync={config.storage.sync} "
             f"data={config.data_directory}",
             file=sys.stderr,
             flush=True,
