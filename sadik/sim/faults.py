@@ -4,6 +4,7 @@ be."""
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
@@ -68,10 +69,14 @@ class Script:
 
     Attributes:
         trace: The operations counted so far.
+        on_operation: Called with kind, path and size of each of them, where somebody keeps a log.
+        on_crash: Called in the instant of a crash.
     """
 
     def __init__(self) -> None:
         self.trace: list[Operation] = []
+        self.on_operation: Callable[[str, str, int], None] | None = None
+        self.on_crash: Callable[[], None] = _nothing
         self._faults: list[Fault] = []
         self._crash_number = -1
         self._crash_taken = 0
@@ -100,8 +105,8 @@ class Script:
         if self._dead:
             raise CrashPoint
 
-    def begin(self, kind: str, path: str) -> Fault | None:
-        """Count an operation; returns the fault that hits it.
+    def begin(self, kind: str, path: str, size: int = 0) -> Fault | None:
+        """Count an operation, on ``size`` bytes; returns the fault that hits it.
 
         Raises:
             CrashPoint: The process dies here, or is dead.
@@ -110,8 +115,11 @@ class Script:
         if kind in COUNTED:
             if len(self.trace) == self._crash_number:
                 self._dead = True
+                self.on_crash()
                 raise CrashPoint(self._crash_taken if kind == "write" else 0)
             self.trace.append(Operation(kind, path))
+            if self.on_operation is not None:
+                self.on_operation(kind, path, size)
         for fault in self._faults:
             if fault.kind == kind and fault.times > 0 and fnmatchcase(path, fault.path):
                 if fault.skip > 0:
@@ -120,3 +128,7 @@ class Script:
                 fault.times -= 1
                 return fault
         return None
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""

@@ -55,7 +55,7 @@ class SimFile:
         raw = bytes(data)
         self._check(write=True)
         try:
-            fault = self._files.script.begin("write", self.path)
+            fault = self._files.script.begin("write", self.path, len(raw))
         except CrashPoint as crash:
             self._put(raw[: crash.taken], offset)
             raise

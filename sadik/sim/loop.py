@@ -1,0 +1,367 @@
+"""An event loop whose time is a number, shared by simulated processes that know nothing of each other.
+
+Each callback belongs to the *process* whose code asked for it, as its context says. A turn of the loop is a
+turn of one process: all of its callbacks that are ready, in the order in which they became so, as asyncio
+promises. Between processes there is no order: the seed chooses whose turn is next. Time goes on only when
+nobody has anything to do. A process that is killed runs nothing any more, not even its cleanup; one that is
+paused runs everything later.
+
+What real programs do and a simulation must not is an error: waiting for ever, going round without time going
+on, threads, sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import random
+from asyncio.events import Handle, TimerHandle
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+T = TypeVar("T")
+
+START_S: Final = 1000.0
+"""Time of the loop at its start: no zero, which code might take for "never"."""
+_CLEANUPS_MAX: Final = 1000
+RUNAWAY_TURNS: Final = 200_000
+"""Turns in which time stands still: something runs for ever."""
+
+
+class SimulationError(BaseException):
+    """The simulated program did what it must not: not an ``Exception``, so no handler of it may hide that."""
+
+
+class Abandoned(BaseException):
+    """The simulation is over; ends what was left of it."""
+
+
+class Streams(Protocol):
+    """The network as the loop offers it: see ``network.py``."""
+
+    async def listen(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Any: ...
+
+    async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Any: ...
+
+
+class Process:
+    """What lives and dies together.
+
+    Attributes:
+        name: Unique in its world, with the number of its run.
+        host: Its address, as listeners and dialling see it.
+        context: Every callback of the process runs in a copy of it.
+        alive: Not killed. paused: Nothing of it runs for now.
+        ready: Callbacks that wait for its turn.
+    """
+
+    def __init__(self, name: str, host: str = "") -> None:
+        self.name = name
+        self.host = host
+        self.alive = True
+        self.paused = False
+        self.ready: deque[Handle] = deque()
+        self.listed = False
+        self.context = contextvars.copy_context()
+        self.context.run(PROCESS.set, self)
+
+    def __repr__(self) -> str:
+        return f"<process {self.name}>"
+
+
+PROCESS: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("process")
+
+
+class SimTask(asyncio.Task[T]):
+    """A task that sets and dictionaries find by its number: its address would differ from run to run."""
+
+    process: Process
+    number = 0
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class SimFuture(asyncio.Future[T]):
+    """A future with a number, likewise."""
+
+    number = 0
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop.
+
+    Args:
+        rng: Chooses whose turn is next.
+
+    Attributes:
+        now_s: The time.
+        turns: Turns taken so far.
+        harness: The process of whoever drives the simulation.
+        streams: Where connections and listeners come from; without it there are none.
+        on_error: Called with asyncio's description of an exception that nobody took.
+    """
+
+    def __init__(self, rng: random.Random | None = None) -> None:
+        super().__init__()
+        self.now_s = START_S
+        self.turns = 0
+        self.harness = Process("harness")
+        self.streams: Streams | None = None
+        self._rng = rng or random.Random(0)
+        self._timers: list[tuple[float, int, TimerHandle, Process]] = []
+        self._cancelled = 0
+        self._runnable: list[Process] = []
+        self._numbers = 0
+        self._still = 0
+        self._ended = False
+        self._buried: list[SimTask[Any]] = []
+
+    # Time and callbacks.
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> Handle:
+        if context is None:
+            context = contextvars.copy_context()
+        handle = Handle(callback, args, self, context)
+        self._enlist(context.get(PROCESS, self.harness), handle)
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> TimerHandle:
+        return self.call_at(self.now_s + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> TimerHandle:
+        if context is None:
+            context = contextvars.copy_context()
+        handle = TimerHandle(when, callback, args, self, context)
+        process = context.get(PROCESS, self.harness)
+        if process.alive and not self._ended:
+            handle._scheduled = True  # type: ignore[attr-defined]
+            self._numbers += 1
+            heapq.heappush(self._timers, (when, self._numbers, handle, process))
+        return handle
+
+    def post(self, process: Process, when: float, callback: Callable[..., object], *args: Any) -> TimerHandle:
+        """Call back in another process at a time."""
+        return self.call_at(when, callback, *args, context=process.context)
+
+    def _timer_handle_cancelled(self, handle: TimerHandle) -> None:
+        self._cancelled += 1
+        if self._cancelled > 100 and 2 * self._cancelled > len(self._timers):
+            self._timers = [timer for timer in self._timers if not timer[2]._cancelled]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+
+    def _enlist(self, process: Process, handle: Handle) -> None:
+        if not process.alive or self._ended:
+            return
+        process.ready.append(handle)
+        if not process.listed:
+            process.listed = True
+            self._runnable.append(process)
+
+    # Tasks.
+
+    def create_task(
+        self,
+        coro: Any,
+        *,
+        name: object = None,
+        context: contextvars.Context | None = None,
+    ) -> SimTask[Any]:
+        task: SimTask[Any] = SimTask(coro, loop=self, name=str(name or "task"), context=context)
+        self._numbers += 1
+        task.number = self._numbers
+        task.process = (context or contextvars.copy_context()).get(PROCESS, self.harness)
+        return task
+
+    def create_future(self) -> SimFuture[Any]:
+        self._numbers += 1
+        future: SimFuture[Any] = SimFuture(loop=self)
+        future.number = self._numbers
+        return future
+
+    def spawn(self, process: Process, work: Coroutine[Any, Any, T], name: str = "main") -> SimTask[T]:
+        """Run a coroutine as a task of a process."""
+        return self.create_task(work, name=name, context=process.context.copy())
+
+    # Life and death.
+
+    def kill(self, process: Process) -> None:
+        """The process is gone in this instant; nothing of it runs any more."""
+        if not process.alive:
+            return
+        process.alive = False
+        # Their coroutines must not end, which they would if nobody held them.
+        self._bury(task for task in asyncio.all_tasks(self) if task.process is process)  # type: ignore[attr-defined]
+        process.ready.clear()
+
+    def pause(self, process: Process) -> None:
+        """Nothing of the process runs until ``resume``; what is due meanwhile runs then."""
+        process.paused = True
+
+    def resume(self, process: Process) -> None:
+        process.paused = False
+        if process.alive and process.ready and not process.listed:
+            process.listed = True
+            self._runnable.append(process)
+
+    def abandon(self) -> None:
+        """The end of the simulation: every process that still runs is gone, and the loop can be closed."""
+        self._ended = True
+        self._timers.clear()
+        self._bury(task for task in asyncio.all_tasks(self))
+        for process in self._runnable:
+            process.ready.clear()
+        self._runnable.clear()
+        for task in self._buried:
+            _unwind(task.get_coro())
+        self._buried.clear()
+
+    def _bury(self, tasks: Any) -> None:
+        for task in sorted(tasks, key=hash):
+            task._log_destroy_pending = False
+            self._buried.append(task)
+
+    # The turn.
+
+    def _run_once(self) -> None:
+        runnable, timers = self._runnable, self._timers
+        if not runnable:
+            self._advance()
+            timers = self._timers
+        now_s = self.now_s
+        while timers and timers[0][0] <= now_s:
+            _, _, handle, process = heapq.heappop(timers)
+            handle._scheduled = False  # type: ignore[attr-defined]
+            if handle._cancelled:
+                self._cancelled -= 1
+            else:
+                self._enlist(process, handle)
+        if not runnable:
+            return
+        self.turns += 1
+        self._still += 1
+        if self._still > RUNAWAY_TURNS:
+            raise SimulationError(f"time stands still at {now_s:.6f}: something of {runnable} runs for ever")
+        chosen = int(self._rng.random() * len(runnable)) if len(runnable) > 1 else 0
+        process = runnable[chosen]
+        runnable[chosen] = runnable[-1]
+        runnable.pop()
+        process.listed = False
+        if process.paused:
+            return
+        ready = process.ready
+        for _ in range(len(ready)):
+            if not ready:
+                # It has died in the middle.
+                break
+            callback = ready.popleft()
+            if not callback._cancelled:
+                callback._run()
+        if ready and not process.listed:
+            process.listed = True
+            runnable.append(process)
+
+    def _advance(self) -> None:
+        timers = self._timers
+        while timers and (timers[0][2]._cancelled or not timers[0][3].alive):
+            if timers[0][2]._cancelled:
+                self._cancelled -= 1
+            heapq.heappop(timers)
+        if not timers:
+            raise SimulationError("everything waits for ever")
+        if timers[0][0] > self.now_s:
+            self.now_s = timers[0][0]
+            self._still = 0
+
+    # The network.
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, **options: Any
+    ) -> Any:
+        assert self.streams is not None, "a world without a network"
+        return await self.streams.listen(protocol_factory, host, port)
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: str, port: int, **options: Any
+    ) -> Any:
+        assert self.streams is not None, "a world without a network"
+        return await self.streams.connect(protocol_factory, host, port)
+
+    # What there is not.
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise SimulationError(f"{what} in a simulated world")
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> NoReturn:
+        self._refuse("a thread")
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> NoReturn:
+        self._refuse("a thread")
+
+    def add_reader(  # type: ignore[override]
+        self, fd: Any, callback: Any, *args: Any
+    ) -> NoReturn:
+        self._refuse("a real socket")
+
+    def add_writer(  # type: ignore[override]
+        self, fd: Any, callback: Any, *args: Any
+    ) -> NoReturn:
+        self._refuse("a real socket")
+
+    async def getaddrinfo(self, *args: Any, **named: Any) -> NoReturn:
+        self._refuse("a look-up of names")
+
+    def _write_to_self(self) -> None:
+        """Nobody waits in a system call."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """There are none."""
+
+
+def _unwind(work: Any) -> None:
+    """Free a coroutine of what is dead. Whatever its cleanup tries to do is not heard, and what it awaits
+    does not come."""
+    for _ in range(_CLEANUPS_MAX):
+        try:
+            work.throw(Abandoned())
+        except BaseException:  # noqa: BLE001  (of a cleanup that nobody hears)
+            return
+
+
+def run(story: Coroutine[Any, Any, T], factory: Callable[[], VirtualLoop] = VirtualLoop) -> T:
+    """Run a story in virtual time; what it has left behind is abandoned."""
+    loop = factory()
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(story)
+    finally:
+        loop.abandon()
+        asyncio.set_event_loop(None)
+        loop.close()

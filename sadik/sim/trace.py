@@ -1,0 +1,89 @@
+"""The event log of a run: who sent what to whom, what was done to which file, what clients asked and heard.
+
+Two runs of one seed have the same log, and so the same hash; that is how determinism is checked. A log that
+is kept as text is for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from zlib import crc32
+
+from sadik.comms.messages import Kind
+from sadik.errors import ProtocolError
+from sadik.kernels import frames
+
+_KINDS = {int(kind): kind.name for kind in Kind}
+_PAYLOAD_BYTES_MAX = 1 << 30
+_SHOWN_BYTES = 60
+
+
+class Trace:
+    """Args:
+    now: The time, in seconds. sink: Called with each line, where somebody reads along.
+    """
+
+    def __init__(self, now: Callable[[], float], sink: Callable[[str], None] | None = None) -> None:
+        self.events = 0
+        self._now = now
+        self._sink = sink
+        self._hash = blake2b(digest_size=16)
+        self._began_s = now()
+        self._readers: dict[tuple[int, str], frames.Reader] = {}
+
+    @property
+    def is_read(self) -> bool:
+        """Whether lines are kept: what is only for people need not be made otherwise."""
+        return self._sink is not None
+
+    def hexdigest(self) -> str:
+        """The hash of all events so far, 32 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def note(self, kind: str, *facts: object) -> None:
+        """Something happened."""
+        self.events += 1
+        self._hash.update(b"%r %r %r;" % (self._now(), kind, facts))
+        if self._sink is not None:
+            self._line(kind, " ".join(map(_shown, facts)))
+
+    def sent(self, sender: str, receiver: str, connection: int, data: bytes, *, peers: bool) -> None:
+        """Bytes are on their way. ``peers``: between nodes, as frames; else a client's."""
+        self.events += 1
+        self._hash.update(
+            b"%r %b>%b %d %d %08x;"
+            % (self._now(), sender.encode(), receiver.encode(), connection, len(data), crc32(data))
+        )
+        if self._sink is not None:
+            what = self._frames(sender, connection, data) if peers else _text(data)
+            self._line("send", f"{sender} -> {receiver}  {what}")
+
+    def _line(self, kind: str, text: str) -> None:
+        assert self._sink is not None
+        self._sink(f"{self._now() - self._began_s:10.6f}  {kind:8} {text}")
+
+    def _frames(self, sender: str, connection: int, data: bytes) -> str:
+        reader = self._readers.get((connection, sender))
+        if reader is None:
+            reader = self._readers[connection, sender] = frames.Reader(
+                _PAYLOAD_BYTES_MAX, 0, _PAYLOAD_BYTES_MAX
+            )
+        try:
+            found = reader.feed(data)
+        except ProtocolError as error:
+            return f"{len(data)} bytes: {error}"
+        if not found:
+            return f"{len(data)} bytes"
+        return ", ".join(
+            f"{_KINDS.get(frame.kind, frame.kind)}#{frame.request} {len(frame.payload)} B" for frame in found
+        )
+
+
+def _text(data: bytes) -> str:
+    shown = data[:_SHOWN_BYTES].replace(b"\r\n", b" ").decode("ascii", "backslashreplace")
+    return shown + ("..." if len(data) > _SHOWN_BYTES else "")
+
+
+def _shown(fact: object) -> str:
+    return _text(fact) if isinstance(fact, bytes) else str(fact)
