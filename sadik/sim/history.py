@@ -46,12 +46,13 @@ class Setup:
     Attributes:
         nodes: Names of all nodes in the layout at first.
         n, r, w: Of the bucket, for operations that name none.
-        durability: How the log is synced; in ``interval`` every ``sync_interval_ms``.
+        durability: How the log is synced; in ``interval`` every ``sync_interval_ms``, and a sync takes no
+            longer than ``sync_stall_ms``. ``memory``: nothing outlives the process.
         skew_ms: No node's wall clock is ever further from the true time.
         converge_within_ms: After healing, until all replicas are equal.
         agree_within_ms: After the last change of the layout or the members, until all know it.
         answer_within_ms: After healing, or the end of a full disk, until requests succeed again.
-        detect_within_ms: Until a node that is silent is taken for down.
+        detect_within_ms: Until a node that is silent is taken for down; 0 where suspicions are not recorded.
         false_suspicions_max: How often nodes that no fault touches may be taken for down.
     """
 
@@ -61,14 +62,15 @@ class Setup:
     n: int = 3
     r: int = 2
     w: int = 2
-    durability: Literal["always", "interval", "never"] = "always"
+    durability: Literal["always", "interval", "never", "memory"] = "always"
     sync_interval_ms: float = 1000
+    sync_stall_ms: float = 100
     skew_ms: float = 0
     hint_life_ms: float = 3 * 3600 * 1000
     converge_within_ms: float = 60_000
     agree_within_ms: float = 10_000
     answer_within_ms: float = 10_000
-    detect_within_ms: float = 5_000
+    detect_within_ms: float = 0
     false_suspicions_max: int = 0
 
 
@@ -99,7 +101,7 @@ class Operation:
         context_of: The number of the operation whose answer gave ``context_given``; -1 where a client's own
             session chose it, or where it is empty.
         context: Received; empty for none. Of a write that left siblings there is none.
-        values: Received, by a read.
+        values: Received, by a read; at most one if ``newest_only`` (GET).
         dots: Of this write, one for each time that it was done (retries). As the answer tells, else as the
             world outside has seen; empty where nobody knows.
         covered: Of a blind operation: all that its coordinator held, as (actor, highest stamp); None where
@@ -127,6 +129,7 @@ class Operation:
     context_of: int = NEVER
     context: bytes = b""
     values: tuple[Seen, ...] = ()
+    newest_only: bool = False
     dots: tuple[Dot, ...] = ()
     covered: tuple[Dot, ...] | None = None
     r: int = 0
@@ -169,8 +172,9 @@ class Fault:
             the same path delays, holds back, breaks its connections. Of ``nodes`` alone: ``crash`` (down
             until ``end_ms``), ``pause``, ``clock`` (off by ``detail`` ms), ``power_cut`` (down, and what was
             not synced may be gone), ``sync_failed`` (until the engine is opened anew; ``detail`` ``data`` or
-            ``hints``), ``full`` (the disk), ``eio`` (reads fail), ``flip`` and ``torn`` (bytes rot),
-            ``derived`` (a file that can be made anew is damaged), ``wiped`` (starts again with nothing),
+            ``hints``), ``full`` (nothing can be written), ``eio`` (reads fail), ``flip`` and ``torn`` (bytes
+            rot), ``derived`` (a file that can be made anew is damaged), ``wiped`` (starts again with
+            nothing),
             ``restored`` (starts again with the disk as it was at ``detail``), ``copied`` (starts with a copy
             of ``others[0]``'s disk). ``layout``: the layout changes, until all moved data has arrived.
         end_ms: -1 while it lasts to the end.
@@ -361,7 +365,7 @@ class NodeEnd:
     """A live node at the end.
 
     Attributes:
-        members: Nodes in its view.
+        members: Nodes of the layout it knows.
         repairs: Sets that exchange sent or received while nothing was written any more and after all replicas
             were equal.
     """
