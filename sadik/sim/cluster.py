@@ -17,7 +17,7 @@ from sadik.sim.node import SimNode, host_of
 from sadik.sim.outside import true_ms
 from sadik.sim.shape import Shape
 from sadik.sim.trace import Trace
-from sadik.sim.witness import Witness
+from sadik.sim.witness import Witness, address_of
 
 BUCKET = b"0"
 _STEP_S = 0.01
@@ -117,13 +117,13 @@ class SimCluster:
         """Version sets by key of bucket 0, as an engine has them; None where one cannot be read."""
         found: dict[bytes, bytes | None] = {}
         bucket = node.buckets.get(BUCKET)
-        prefix = bytes([len(BUCKET)]) + BUCKET
         for entry in _entries(node.engine):
             name = bytes(entry.name)
-            if entry.space != bucket.space or not name.startswith(prefix):
+            owner, key = address_of(name)
+            if entry.space != bucket.space or owner != BUCKET:
                 continue
             if entry.value is None or versions.stamp_max(entry.value) > bucket.floor:
-                found[name[len(prefix) :]] = None if entry.value is None else bytes(entry.value)
+                found[key] = None if entry.value is None else bytes(entry.value)
         return found
 
     def hints(self) -> int:

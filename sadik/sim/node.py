@@ -19,7 +19,7 @@ from sadik.sim.loop import Process, VirtualLoop
 from sadik.sim.network import Network
 from sadik.sim.outside import NodeClock, SeededEntropy, SimWorker, true_ms
 from sadik.sim.trace import Trace
-from sadik.sim.witness import Witness, WitnessedEngine
+from sadik.sim.witness import Witness, WitnessedEngine, address_of
 
 PEER_PORT: Final = 7381
 RESP_PORT: Final = 7379
@@ -173,7 +173,7 @@ class SimNode:
         return actor
 
     def _see(self, name: bytes, encoded: Any) -> None:
-        self._witness.look(self.name, self._note_actor(), name[1 + name[0] :], encoded)
+        self._witness.look(self.name, self._note_actor(), address_of(name)[1], encoded)
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason

@@ -30,6 +30,7 @@ class Trace:
         self._sink = sink
         self._hash = blake2b(digest_size=16)
         self._began_s = now()
+        self._stopped = False
         self._readers: dict[tuple[int, str], frames.Reader] = {}
 
     @property
@@ -37,19 +38,27 @@ class Trace:
         """Whether lines are kept: what is only for people need not be made otherwise."""
         return self._sink is not None
 
+    def stop(self) -> None:
+        """Nothing that happens from now on belongs to the run."""
+        self._stopped = True
+
     def hexdigest(self) -> str:
         """The hash of all events so far, 32 hexadecimal digits."""
         return self._hash.hexdigest()
 
     def note(self, kind: str, *facts: object) -> None:
         """Something happened."""
+        if self._stopped:
+            return
         self.events += 1
-        self._hash.update(b"%r %r %r;" % (self._now(), kind, facts))
+        self._hash.update(repr((self._now(), kind, facts)).encode())
         if self._sink is not None:
             self._line(kind, " ".join(map(_shown, facts)))
 
     def sent(self, sender: str, receiver: str, connection: int, data: bytes, *, peers: bool) -> None:
         """Bytes are on their way. ``peers``: between nodes, as frames; else a client's."""
+        if self._stopped:
+            return
         self.events += 1
         self._hash.update(
             b"%r %b>%b %d %d %08x;"

@@ -33,6 +33,12 @@ class Minted(NamedTuple):
     siblings: int
 
 
+def address_of(name: bytes) -> tuple[bytes, bytes]:
+    """Bucket and key of a stored record's name: the lengths of both come before each."""
+    start = 1 + name[0]
+    return name[1:start], name[start + 2 :]
+
+
 class Witness:
     """Looks at every set that a node stores.
 

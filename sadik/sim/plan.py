@@ -1,0 +1,87 @@
+"""What is meant to happen in a run, as plain data: so it can be drawn from a seed, kept, and made smaller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sadik.sim.history import FaultKind
+from sadik.sim.network import Weather
+from sadik.sim.shape import Shape
+
+Verb = Literal[
+    *("read", "get", "mget", "explain"),
+    *("put", "rmw", "forge", "delete", "set", "mset", "del", "expire"),
+]
+"""What a client does:
+
+``read`` all values with their context, ``get`` and ``mget`` the newest; ``put`` and ``delete`` with the
+context that this client received last, ``rmw`` with one that it reads first, ``forge`` with none; ``set``,
+``mset``, ``del`` blindly; ``expire`` sets the expiry of what is there.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One request of a client, or a read and a write.
+
+    Attributes:
+        pause_s: Before it.
+        keys: Numbers of keys.
+        node: Which node is asked, by number, where the client may choose.
+        ttl_ms: Of what is written; 0 for none.
+        size: Bytes of a value, at least.
+    """
+
+    client: int
+    pause_s: float
+    verb: Verb
+    keys: tuple[int, ...]
+    node: int = 0
+    ttl_ms: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """One fault.
+
+    Attributes:
+        kind: As in the history.
+        at_s: Since the begin of the first phase. lasts_s: Until it is over.
+        nodes, others: By number, counted from 0.
+        amount: Whatever the kind needs: a seed, milliseconds of a clock, bytes of a disk.
+    """
+
+    kind: FaultKind
+    at_s: float
+    lasts_s: float
+    nodes: tuple[int, ...]
+    others: tuple[int, ...] = ()
+    amount: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        seed: Of all that is not said here: delays, turns, dots.
+        profile: Where it comes from.
+        clients: How many.
+        horizon_s: Length of the first phase.
+        sync_s: Mean time that a sync takes.
+    """
+
+    seed: int
+    profile: str
+    shape: Shape
+    weather: Weather
+    steps: tuple[Step, ...]
+    disturbances: tuple[Disturbance, ...]
+    clients: int = 5
+    horizon_s: float = 3.0
+    sync_s: float = 0.002
+    skew_ms: int = 0
+    sessions: bool = False
+    tags: tuple[str, ...] = field(default=())

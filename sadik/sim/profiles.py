@@ -1,0 +1,173 @@
+"""Named mixes of sizes, workloads and faults, from which a seed draws its plan.
+
+Swarm: a third of the runs have one kind of fault, a third two, and in the last third each kind is there with
+one half; some have none. Only a part of all faults at a time finds what all together would hide.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sadik.config import SyncMode
+from sadik.sim.history import FaultKind
+from sadik.sim.network import Weather
+from sadik.sim.plan import Disturbance, Plan
+from sadik.sim.shape import Shape
+from sadik.sim.workload import WORKLOADS
+
+NETWORK: Final[tuple[FaultKind, ...]] = ("split", "slow", "clog", "reset")
+PROCESS: Final[tuple[FaultKind, ...]] = ("crash", "pause", "clock", "derived")
+DISK: Final[tuple[FaultKind, ...]] = ("power_cut", "sync_failed", "full", "eio")
+LOSSES: Final[tuple[FaultKind, ...]] = ("flip", "wiped", "restored")
+"""A disk loses what it had acknowledged. One node's may, in a run: W of N have every write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Attributes:
+    faults: Kinds that there may be.
+    sync: Durability modes, one of which is drawn.
+    shape: Sizes and times.
+    workloads: Names of those that may be drawn.
+    losses: Whether one node's disk may lose what it had acknowledged.
+    calm: Share of runs without any fault.
+    zones: Whether nodes may be in zones.
+    """
+
+    faults: tuple[FaultKind, ...] = (*NETWORK, *PROCESS, *DISK, *LOSSES)
+    sync: tuple[SyncMode, ...] = ("always", "always", "interval")
+    shape: Shape = Shape()
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    calm: float = 0.05
+    horizon_s: float = 3.0
+    clients: int = 5
+    zones: bool = True
+
+
+PROFILES: Final[dict[str, Profile]] = {
+    "default": Profile(),
+    "calm": Profile(faults=(), calm=1.0),
+    "network": Profile(faults=NETWORK),
+    "crashes": Profile(faults=(*PROCESS, "power_cut")),
+    "disks": Profile(faults=(*DISK, *LOSSES, "crash")),
+    "clocks": Profile(faults=("clock", "crash", "split"), workloads=("expiry", "mixed", "recreation")),
+    "siblings": Profile(faults=("split", "slow", "crash"), workloads=("contention", "register")),
+    "deletes": Profile(faults=("split", "crash", "power_cut", "pause"), workloads=("recreation",)),
+    "three": Profile(shape=Shape(nodes=3), zones=False),
+}
+
+
+def draw_plan(
+    seed: int,
+    profile: str = "default",
+    *,
+    nodes: int | None = None,
+    operations: int = 100,
+    faults: bool = True,
+) -> Plan:
+    """What run ``seed`` of a profile is.
+
+    Args:
+        nodes: In the place of the profile's.
+        operations: Steps of all clients together.
+    Raises:
+        KeyError: There is no such profile.
+    """
+    chosen = PROFILES[profile]
+    rng = random.Random(f"{profile}/{seed}")
+    shape = replace(
+        chosen.shape,
+        nodes=nodes or chosen.shape.nodes,
+        sync=rng.choice(chosen.sync),
+        zones=3 if chosen.zones and rng.random() < 0.2 else 0,
+    )
+    workload = WORKLOADS[rng.choice(chosen.workloads)]
+    calm = not faults or rng.random() < chosen.calm
+    skew_ms = 100 if "clock" in chosen.faults and not calm else 0
+    steps = workload.draw(
+        rng, operations, clients=chosen.clients, nodes=shape.nodes, horizon_s=chosen.horizon_s
+    )
+    disturbances: tuple[Disturbance, ...] = ()
+    if not calm:
+        disturbances = _disturbances(rng, chosen, shape, skew_ms)
+    return Plan(
+        seed=seed,
+        profile=profile,
+        shape=shape,
+        weather=_weather(rng, calm),
+        steps=steps,
+        disturbances=disturbances,
+        clients=chosen.clients,
+        horizon_s=chosen.horizon_s,
+        sync_s=rng.choice((0.0005, 0.002, 0.01)),
+        skew_ms=skew_ms if any(one.kind == "clock" for one in disturbances) else 0,
+    )
+
+
+def _weather(rng: random.Random, calm: bool) -> Weather:
+    return Weather(
+        latency_s=rng.choice((0.0002, 0.0005, 0.002, 0.008)),
+        slow=0.0 if calm else rng.choice((0.0, 0.0, 0.001, 0.01)),
+        bytes_per_s=rng.choice((1e9, 1e8, 1e7)),
+        torn=rng.choice((0.0, 0.02, 0.2)),
+    )
+
+
+def _disturbances(
+    rng: random.Random, profile: Profile, shape: Shape, skew_ms: int
+) -> tuple[Disturbance, ...]:
+    kinds = _swarm(rng, profile.faults)
+    # What loses acknowledged data strikes one node only: this one.
+    unlucky = rng.randrange(shape.nodes)
+    found: list[Disturbance] = []
+    for kind in kinds:
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            if kind in LOSSES and any(one.kind in LOSSES for one in found):
+                continue
+            found.append(_draw(rng, kind, profile, shape, unlucky, skew_ms))
+    return tuple(sorted(found, key=lambda one: one.at_s))
+
+
+def _swarm(rng: random.Random, kinds: Sequence[FaultKind]) -> list[FaultKind]:
+    if not kinds:
+        return []
+    way = rng.randrange(3)
+    if way < 2:
+        return rng.sample(kinds, min(way + 1, len(kinds)))
+    return [kind for kind in kinds if rng.random() < 0.5]
+
+
+def _draw(
+    rng: random.Random, kind: FaultKind, profile: Profile, shape: Shape, unlucky: int, skew_ms: int
+) -> Disturbance:
+    at_s = rng.uniform(0.05, profile.horizon_s * 0.9)
+    lasts_s = min(rng.choice((0.1, 0.5, 1.0, 1.5)) * rng.uniform(0.5, 1.5), profile.horizon_s * 1.2 - at_s)
+    everybody = list(range(shape.nodes))
+    nodes: tuple[int, ...] = (rng.randrange(shape.nodes),)
+    others: tuple[int, ...] = ()
+    amount = rng.getrandbits(30)
+    if kind in NETWORK:
+        nodes, others = _sides(rng, everybody, kind)
+    elif kind == "clock":
+        # As far as clocks may be off, some node's; then forth and back again.
+        amount = rng.choice((-1, 1)) * rng.randint(1, skew_ms)
+    elif kind in LOSSES or (kind == "power_cut" and shape.sync != "always"):
+        nodes = (unlucky,)
+    elif kind == "power_cut" and rng.random() < 0.2:
+        nodes = tuple(everybody)
+    return Disturbance(kind, at_s, lasts_s, nodes, others, amount)
+
+
+def _sides(
+    rng: random.Random, everybody: list[int], kind: FaultKind
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Whose packets to whom: one way between two, between one and all others, or between two camps."""
+    shuffled = rng.sample(everybody, len(everybody))
+    way = rng.randrange(3)
+    if way == 0 or len(everybody) < 3:
+        return (shuffled[0],), (shuffled[1],)
+    size = 1 if way == 1 else rng.randint(1, len(everybody) // 2)
+    return tuple(shuffled[:size]), tuple(shuffled[size:])

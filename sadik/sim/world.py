@@ -1,0 +1,368 @@
+"""One run: a cluster, its clients and its faults go through a plan; then everything is healed and looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sadik.sim.client import Journal, SimClient
+from sadik.sim.cluster import NotInTime, SimCluster
+from sadik.sim.files import SimFiles
+from sadik.sim.history import (
+    End,
+    History,
+    NodeEnd,
+    Operation,
+    Owners,
+    Phase,
+    Recovery,
+    Run,
+    Setup,
+    StoredSet,
+)
+from sadik.sim.history import Hints as HintsAccount
+from sadik.sim.loop import VirtualLoop
+from sadik.sim.nemesis import Nemesis
+from sadik.sim.node import SimNode
+from sadik.sim.outside import true_ms
+from sadik.sim.plan import Plan, Step
+from sadik.sim.sometimes import Sometimes
+from sadik.sim.trace import Trace
+
+READY_S: Final = 20.0
+EQUAL_S: Final = 30.0
+_OVERTIME: Final = 1.5
+"""Clients give up what they had still to do after so many horizons."""
+_READS: Final = 6
+"""Attempts to read a key at the end."""
+_POLL_S: Final = 0.1
+
+
+@dataclass
+class Findings:
+    """What went wrong beside the history: (invariant, text)."""
+
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, invariant: str, text: str) -> None:
+        self.found.append((invariant, text))
+
+
+class World:
+    """Attributes:
+    history: Fills up as ``live`` goes on. findings: What no checker needs to judge.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        loop: VirtualLoop,
+        trace: Trace,
+        disks: dict[str, SimFiles] | None,
+    ) -> None:
+        self.plan = plan
+        self.loop = loop
+        self.trace = trace
+        self.history = History()
+        self.findings = Findings()
+        self.sometimes = Sometimes()
+        self.cluster = SimCluster(
+            plan.shape,
+            loop,
+            trace,
+            str(plan.seed),
+            weather=plan.weather,
+            disks=disks,
+            sync_s=plan.sync_s,
+        )
+        self._formed = disks is not None
+        self._runs: dict[str, Run] = {}
+        self._held: dict[str, list[StoredSet]] = {}
+        self._nemesis = Nemesis(
+            self.cluster,
+            self.history,
+            self.sometimes,
+            self.now_ms,
+            on_end=self._on_end,
+        )
+        self._journal = Journal(self.history, trace, self.now_ms)
+        loop.set_exception_handler(self._on_exception)
+        for node in self.cluster.nodes.values():
+            node.on_start = self._on_start
+
+    def now_ms(self) -> float:
+        """The true time."""
+        return true_ms(self.loop)
+
+    # The story.
+
+    async def live(self) -> None:
+        """Go through the plan; ``history`` is whole afterwards."""
+        self.history.add(self._setup())
+        cluster = self.cluster
+        if self._formed:
+            cluster.start()
+        else:
+            await cluster.form()
+        await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
+        await self._disturb()
+        healed_ms = await self._heal()
+        equal_ms = await self._settle()
+        await self._read_everything()
+        self._look(healed_ms, equal_ms)
+
+    def _setup(self) -> Setup:
+        plan, shape = self.plan, self.plan.shape
+        return Setup(
+            seed=plan.seed,
+            profile=plan.profile,
+            nodes=tuple(shape.names[: shape.nodes]),
+            n=min(3, shape.nodes),
+            r=min(2, shape.nodes),
+            w=min(2, shape.nodes),
+            durability=shape.sync,
+            sync_interval_ms=shape.sync_interval_ms,
+            sync_stall_ms=1000 * 100 * plan.sync_s,
+            skew_ms=plan.skew_ms,
+            hint_life_ms=shape.hint_age_ms,
+            converge_within_ms=1000 * EQUAL_S,
+            agree_within_ms=1000 * READY_S,
+        )
+
+    async def _disturb(self) -> None:
+        """The first phase: clients work while things go wrong."""
+        plan = self.plan
+        until_s = self.loop.now_s + _OVERTIME * plan.horizon_s
+        steps: list[list[Step]] = [[] for _ in range(plan.clients)]
+        for step in plan.steps:
+            steps[step.client].append(step)
+        works = [
+            self.loop.spawn(client.process, client.run(steps[client.number], until_s), "client")
+            for client in map(self._client, range(plan.clients))
+        ]
+        await self._nemesis.run(plan.disturbances)
+        await self.cluster.wait_until(
+            lambda: all(work.done() for work in works),
+            "clients come to an end",
+            _OVERTIME * plan.horizon_s + 30,
+        )
+        for work in works:
+            # A bug of the simulator shows here.
+            work.result()
+
+    def _client(self, number: int) -> SimClient:
+        addresses = [(node.name, node.address) for node in self.cluster.nodes.values()]
+        return SimClient(
+            number,
+            self.loop,
+            self._journal,
+            addresses[: self.plan.shape.nodes],
+            patience_s=2.5 * self.plan.shape.request_timeout_ms / 1000,
+        )
+
+    async def _heal(self) -> float:
+        """All is well again from now on; returns when that was."""
+        cluster = self.cluster
+        for node in list(cluster.nodes.values())[: self.plan.shape.nodes]:
+            if not node.alive:
+                if node.failure:
+                    self.findings.add("X", f"{node.name} has ended by itself: {node.failure}")
+                node.start()
+        healed_ms = self.now_ms()
+        self.trace.note("healed")
+        try:
+            await cluster.wait_until(cluster.is_ready, "all nodes serve and know it", READY_S)
+        except NotInTime as error:
+            down = [f"{node.name}: {node.failure}" for node in cluster.nodes.values() if not node.up]
+            self.findings.add("C2", f"{error}; down are {down}, layouts {cluster.layouts()}")
+        return healed_ms
+
+    async def _settle(self) -> float:
+        """Wait until all replicas are equal; when they were, or -1."""
+        cluster = self.cluster
+        until_s = self.loop.now_s + EQUAL_S
+        while self.loop.now_s < until_s:
+            if not cluster.hints() and not cluster.differences():
+                return self.now_ms()
+            await asyncio.sleep(_POLL_S)
+        return -1
+
+    async def _read_everything(self) -> None:
+        """Every key is read from all its replicas, each time through another node."""
+        self.history.add(Phase("final", self.now_ms()))
+        reader = self._client(self.plan.clients)
+        keys = list(dict.fromkeys(operation.key for operation in self.history.operations))
+
+        async def read() -> None:
+            for number, key in enumerate(sorted(keys)):
+                for attempt in range(_READS):
+                    node = (number + attempt) % self.plan.shape.nodes
+                    if (await reader.read(node, key, r=min(3, self.plan.shape.nodes))).outcome == "done":
+                        break
+                    await asyncio.sleep(_POLL_S)
+                else:
+                    self.findings.add("C2", f"{key!r} could not be read after everything was healed")
+
+        work = self.loop.spawn(reader.process, read(), "reader")
+        await self.cluster.wait_until(work.done, "all keys are read", 60)
+        work.result()
+
+    # What happens to nodes.
+
+    def _on_start(self, node: SimNode) -> None:
+        now_ms = self.now_ms()
+        self.history.add(run := Run(node.name, now_ms))
+        self._runs[node.name] = run
+        fault = self._nemesis.last_end.pop(node.name, None)
+        if fault is not None:
+            self.history.add(
+                Recovery(
+                    node.name,
+                    now_ms,
+                    fault.kind,
+                    fault.start_ms,
+                    self._sets(node),
+                    self._held.pop(node.name, None) if fault.kind in ("crash", "derived") else None,
+                )
+            )
+
+    def _on_end(self, node: SimNode, whole: bool) -> None:
+        """A node is about to die; ``whole``: right now, and its disk keeps what it has."""
+        self._held.pop(node.name, None)
+        if node.up:
+            if whole:
+                self._held[node.name] = self._sets(node)
+            self._count(node)
+        self._close_run(node)
+
+    def _close_run(self, node: SimNode) -> None:
+        run = self._runs.pop(node.name, None)
+        if run is not None:
+            run.actors = tuple(node.actors)
+            run.end_ms = self.now_ms()
+        node.actors.clear()
+
+    def _sets(self, node: SimNode) -> list[StoredSet]:
+        return [
+            StoredSet.decode(key, encoded)
+            for key, encoded in sorted(self.cluster.holdings(node.node).items())
+        ]
+
+    def _on_exception(self, loop: Any, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self.findings.add("X", f"{context['message']}: {type(error).__name__}: {error}")
+        self.trace.note("exception", context["message"], repr(error))
+
+    def on_log(self, record: logging.LogRecord) -> None:
+        """A line of a node's log."""
+        if record.exc_info and record.exc_info[1] is not None:
+            self.findings.add("X", f"{record.getMessage()}: {record.exc_info[1]!r}")
+        if self.trace.is_read:
+            self.trace.note("log", record.getMessage())
+
+    # The end.
+
+    def _look(self, healed_ms: float, equal_ms: float) -> None:
+        cluster = self.cluster
+        self._fill_in_dots()
+        end = End(healed_ms, equal_ms, healed_ms, self.now_ms() if len(cluster.layouts()) == 1 else -1)
+        for node in cluster.up():
+            self._count(node)
+            self._close_run(node)
+            accounts = node.node.hints.statistics()
+            layout = node.node.members.state.layout
+            end.nodes.append(
+                NodeEnd(
+                    node.name,
+                    self._sets(node),
+                    str(layout.digest),
+                    layout.version,
+                    tuple(map(str, node.node.members.view.nodes)),
+                    hints=HintsAccount(
+                        accounts.stored,
+                        accounts.delivered,
+                        accounts.expired,
+                        accounts.dropped,
+                        accounts.present,
+                    ),
+                )
+            )
+        n = min(3, self.plan.shape.nodes)
+        for key in sorted({operation.key for operation in self.history.operations}):
+            end.owners.append(Owners(key, tuple(cluster.preference(key)[:n])))
+        self.history.add(end)
+        self.history.phases[-1].end_ms = self.now_ms()
+
+    def _fill_in_dots(self) -> None:
+        """What answers do not tell and the witness has seen: dots, and what blind writes covered."""
+        witness = self.cluster.witness
+        for operation in self.history.operations:
+            if operation.value is None:
+                continue
+            minted = witness.by_value.get(operation.value, [])
+            operation.dots = tuple(one.dot for one in minted)
+            if operation.kind == "blind" and len(minted) == 1:
+                operation.covered = minted[0].covered
+            if minted:
+                operation.coordinator = minted[0].node
+        deletes: dict[bytes, list[Operation]] = {}
+        for operation in self.history.operations:
+            if operation.deletes and operation.outcome != "refused":
+                deletes.setdefault(operation.key, []).append(operation)
+        tombstones: dict[bytes, list[Any]] = {}
+        for one in witness.minted:
+            if one.tombstone:
+                tombstones.setdefault(one.key, []).append(one)
+        for key, some in deletes.items():
+            self._match(some, tombstones.get(key, []))
+
+    def _match(self, deletes: list[Operation], tombstones: list[Any]) -> None:
+        """Tombstones do not name their writers: one is a delete's if it can be nobody else's."""
+        for operation in deletes:
+            end_ms = operation.end_ms if operation.outcome == "done" else float("inf")
+            own = [one for one in tombstones if operation.start_ms <= one.at_ms <= end_ms]
+            if len(own) != 1:
+                continue
+            others = [
+                other
+                for other in deletes
+                if other is not operation
+                and other.start_ms <= own[0].at_ms
+                and (other.outcome != "done" or own[0].at_ms <= other.end_ms)
+            ]
+            if not others:
+                operation.dots = (own[0].dot,)
+                operation.coordinator = own[0].node
+                if operation.kind == "blind_delete":
+                    operation.covered = own[0].covered
+
+    def _count(self, node: SimNode) -> None:
+        """Rare states that a node's own figures tell of."""
+        see, figures = self.sometimes.see, node.node.instruments
+        hints, exchange = node.node.hints.statistics(), node.node.exchange.statistics()
+        see("sloppy quorum", int(figures.sloppy.value))
+        see("read repaired", sum(int(one.value) for one in figures.repaired.values()))
+        see("hint kept", hints.stored)
+        see("hint delivered", hints.delivered)
+        see("exchange repaired", int(figures.received[3].value))
+        if any(fault.kind == "split" for fault in self.history.faults):
+            see("forwarded write after a split", int(figures.forwarded_out.value))
+        if len(node.actors) > 1:
+            see("new actor after a loss")
+
+    def count_operations(self) -> None:
+        """Rare states that clients have seen."""
+        see = self.sometimes.see
+        for operation in self.history.operations:
+            if len(operation.values) > 2:
+                see("three siblings")
+            if operation.outcome == "unknown":
+                see("unknown outcome")
+                if operation.reason.startswith(("was lost", "closed")):
+                    see("connection broken in flight")
+            elif operation.outcome == "refused":
+                see("refused")
+            elif operation.kind == "read" and not operation.values and operation.context:
+                see("tombstone read")
