@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from sadik.client.answers import MAYBE_APPLIED
+from sadik.client.answers import MAYBE_APPLIED, read_reply
 from sadik.client.connection import Connection, Greeting, Lost, NotReached
 from sadik.client.limits import Limits
 from sadik.client.replies import ErrorReply, encode
 from sadik.errors import InvalidRequest
 from sadik.settings import Address
-from sadik.sim.history import History, Kind, Operation, Seen, encode_value
+from sadik.sim.history import NEVER, History, Kind, Operation, Seen, encode_value
 from sadik.sim.loop import Process, VirtualLoop
 from sadik.sim.plan import Step
 from sadik.sim.trace import Trace
@@ -141,12 +141,12 @@ class SimClient:
         options = [b"R", b"%d" % r] if r else []
         reply = await self._send(node, [b"SADIK.GET", key, *options])
         if self._journal.answered(operation, reply):
-            match reply:
-                case [bytes(context), [*values]]:
-                    operation.context = context
-                    operation.values = tuple(Seen(*value) for value in values)
-                case _:
-                    raise AssertionError(f"no answer to SADIK.GET: {reply!r}")
+            shown = read_reply(reply)
+            operation.context = shown.context
+            operation.values = tuple(
+                Seen(one.value, one.stamp_ms, NEVER if one.expires_at_ms is None else one.expires_at_ms)
+                for one in shown.siblings
+            )
             self._received[key] = operation
         self._journal.close(operation)
         return operation
@@ -155,12 +155,11 @@ class SimClient:
         operations = self._ask_many(keys, "read", node)
         words = [b"GET", *keys] if len(keys) == 1 else [b"MGET", *keys]
         reply = await self._send(node, words)
-        values = [reply] if len(keys) == 1 or not isinstance(reply, list) else reply
+        values: list[Any] = reply if isinstance(reply, list) else [reply]
         for index, operation in enumerate(operations):
             operation.newest_only = True
             if self._journal.answered(operation, reply):
-                value = values[index]
-                operation.values = () if value is None else (Seen(value),)
+                operation.values = () if values[index] is None else (Seen(values[index]),)
             self._journal.close(operation)
 
     async def _put(self, step: Step, key: bytes, source: Operation | None) -> None:

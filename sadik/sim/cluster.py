@@ -55,7 +55,7 @@ class SimCluster:
             name: SimNode(
                 name,
                 host_of(number),
-                shape.config(number),
+                shape.config(number, everybody=bool(disks)),
                 loop=loop,
                 network=self.network,
                 trace=trace,

@@ -6,13 +6,13 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable
+from functools import partial
 
 from sadik.sim.cluster import SimCluster
 from sadik.sim.faults import Fault as DiskFault
 from sadik.sim.files import UNLIMITED, SimFiles
 from sadik.sim.history import Fault, FaultKind, History
 from sadik.sim.network import Weather
-from sadik.sim.node import SimNode
 from sadik.sim.plan import Disturbance
 from sadik.sim.sometimes import Sometimes
 
@@ -23,11 +23,8 @@ _SLOWER = 30
 
 
 class Nemesis:
-    """Args:
-    on_end: Called when a node is about to die, with whether it does so now and its disk keeps what it has.
-
-    Attributes:
-        last_end: Why a node that has not started again was ended.
+    """Attributes:
+    last_end: Why a node that has not started again was ended.
     """
 
     def __init__(
@@ -36,14 +33,12 @@ class Nemesis:
         history: History,
         sometimes: Sometimes,
         now_ms: Callable[[], float],
-        on_end: Callable[[SimNode, bool], None],
     ) -> None:
         self.last_end: dict[str, Fault] = {}
         self._cluster = cluster
         self._history = history
         self._sometimes = sometimes
         self._now_ms = now_ms
-        self._on_end = on_end
         self._names = list(cluster.nodes)
         self._backups: dict[str, tuple[float, SimFiles]] = {}
         self._open: dict[int, Fault] = {}
@@ -55,12 +50,9 @@ class Nemesis:
         acts: list[tuple[float, int, Callable[[], None]]] = []
         for number, one in enumerate(disturbances):
             if one.kind == "restored":
-                name = self._names[one.nodes[0]]
-                acts.append((one.at_s / 2, len(acts), lambda name=name: self.back_up(name)))
-            acts.append((one.at_s, len(acts), lambda one=one, number=number: self._begin(number, one)))
-            acts.append(
-                (one.at_s + one.lasts_s, len(acts), lambda one=one, number=number: self._end(number, one))
-            )
+                acts.append((one.at_s / 2, len(acts), partial(self.back_up, self._names[one.nodes[0]])))
+            acts.append((one.at_s, len(acts), partial(self._begin, number, one)))
+            acts.append((one.at_s + one.lasts_s, len(acts), partial(self._end, number, one)))
         for at_s, _, act in sorted(acts, key=lambda act: act[:2]):
             await asyncio.sleep(max(0.0, began_s + at_s - loop.now_s))
             act()
@@ -133,9 +125,7 @@ class Nemesis:
         node = self._cluster.nodes[names[0]]
         if not node.alive:
             return False
-        in_the_middle = one.amount % 3 == 0 and node.up
-        self._look_at(node, whole=not in_the_middle)
-        if in_the_middle:
+        if one.amount % 3 == 0 and node.up:
             # In the middle of one of its next operations on the disk; at the end it is killed if there
             # was none.
             script = node.disk.script
@@ -152,7 +142,6 @@ class Nemesis:
         if len(nodes) < len(names):
             return False
         for node in nodes:
-            self._look_at(node, whole=False)
             node.power_cut(random.Random(one.amount))
         return True
 
@@ -194,7 +183,6 @@ class Nemesis:
         node = self._cluster.nodes[fault.nodes[0]]
         node.disk.clear_faults()
         if node.alive:
-            self._look_at(node, whole=False)
             node.kill()
         self._restart(fault)
 
@@ -230,7 +218,6 @@ class Nemesis:
         node = self._cluster.nodes[names[0]]
         if not node.alive:
             return False
-        self._look_at(node, whole=True)
         node.kill()
         rng = random.Random(one.amount)
         for path in node.disk.paths():
@@ -269,7 +256,6 @@ class Nemesis:
         node = self._cluster.nodes[name]
         if not node.alive:
             return False
-        self._look_at(node, whole=False)
         if one.amount % 2:
             node.kill()
         else:
@@ -278,11 +264,6 @@ class Nemesis:
         return True
 
     # Its end.
-
-    def _look_at(self, node: SimNode, *, whole: bool) -> None:
-        self._on_end(node, whole)
-        if node.up and any(share.hints for share in node.node.hints.owners().values()):
-            self._sometimes.see("hint during restart")
 
     def _restart(self, fault: Fault) -> None:
         for name in fault.nodes:

@@ -40,6 +40,7 @@ class SimNode:
         failure: Why the last run has ended by itself, or ``""``.
         runs: How often it was started.
         on_start: Called when a run has opened its disk and serves.
+        on_end: Called when a run is about to be gone, with whether its disk keeps all that it has now.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class SimNode:
         self.runs = 0
         self.actors: list[int] = []
         self.on_start: Callable[[SimNode], None] = lambda node: None
+        self.on_end: Callable[[SimNode, bool], None] = lambda node, whole: None
         self._loop = loop
         self._network = network
         self._trace = trace
@@ -191,7 +193,7 @@ class SimNode:
     def kill(self) -> None:
         """kill -9: what was handed to the operating system is still there, and its connections end."""
         self._trace.note("kill", self.name)
-        self._gone(silent=False)
+        self._gone(silent=False, whole=True)
 
     def power_cut(self, rng: random.Random) -> None:
         """The machine loses its power: what was not synced may be gone, and nobody is told."""
@@ -209,9 +211,10 @@ class SimNode:
         self._trace.note("resume", self.name)
         self._loop.resume(self.process)
 
-    def _gone(self, *, silent: bool) -> None:
+    def _gone(self, *, silent: bool, whole: bool = False) -> None:
         if not self.process.alive:
             return
+        self.on_end(self, whole)
         self._loop.kill(self.process)
         self.serving = None
         if silent:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from sadik.sim.history import FaultKind
 from sadik.sim.network import Weather
 from sadik.sim.shape import Shape
 
-Verb = Literal[
-    *("read", "get", "mget", "explain"),
-    *("put", "rmw", "forge", "delete", "set", "mset", "del", "expire"),
-]
+Verb = Literal["read", "get", "mget", "put", "rmw", "forge", "delete", "set", "mset", "del", "expire"]
 """What a client does:
 
 ``read`` all values with their context, ``get`` and ``mget`` the newest; ``put`` and ``delete`` with the
@@ -83,5 +80,3 @@ class Plan:
     horizon_s: float = 3.0
     sync_s: float = 0.002
     skew_ms: int = 0
-    sessions: bool = False
-    tags: tuple[str, ...] = field(default=())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sadik.config import SyncMode
@@ -39,7 +39,7 @@ class Profile:
 
     faults: tuple[FaultKind, ...] = (*NETWORK, *PROCESS, *DISK, *LOSSES)
     sync: tuple[SyncMode, ...] = ("always", "always", "interval")
-    shape: Shape = Shape()
+    shape: Shape = field(default_factory=Shape)
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     calm: float = 0.05
     horizon_s: float = 3.0

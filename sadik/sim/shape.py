@@ -57,9 +57,10 @@ class Shape:
         """Of all machines."""
         return [f"n{number + 1}" for number in range(self.nodes + self.spares)]
 
-    def config(self, number: int) -> NodeConfig:
-        """Of machine ``number``, counted from 0."""
+    def config(self, number: int, *, everybody: bool = False) -> NodeConfig:
+        """Of machine ``number``, counted from 0; its seeds are the first machine, or all others."""
         host = host_of(number)
+        seeds = range(len(self.names)) if everybody else range(1)
         return NodeConfig(
             node_id=NodeId(f"n{number + 1}"),
             cluster=CLUSTER,
@@ -67,7 +68,7 @@ class Shape:
             data_directory=DIRECTORY,
             zone=f"z{number % self.zones}" if self.zones else "default",
             peer=Address(host, PEER_PORT),
-            seed_nodes=() if not number else (Address(host_of(0), PEER_PORT),),
+            seed_nodes=tuple(Address(host_of(seed), PEER_PORT) for seed in seeds if seed != number),
             insecure=True,
             drain_timeout_ms=200,
             resp=RespConfig(

@@ -22,6 +22,7 @@ RARE: Final[Mapping[str, str]] = {
     "expired": "a value was not there any more when it was read",
     "tombstone read": "a read showed a deleted key's context",
     "new actor after a loss": "a node that had lost something went on under another actor",
+    "damaged disk refused": "a node would not start on a damaged disk, and got an empty one",
     "resurrection tried": "a wiped, old or copied disk joined again",
     "connection broken in flight": "a request was under way when its connection broke",
     "clock behind": "a node's clock was behind what it had stamped",

@@ -22,6 +22,9 @@ _SHOWN_BYTES = 60
 class Trace:
     """Args:
     now: The time, in seconds. sink: Called with each line, where somebody reads along.
+
+    Attributes:
+        events: Counted so far. stopped: The run is over.
     """
 
     def __init__(self, now: Callable[[], float], sink: Callable[[str], None] | None = None) -> None:
@@ -30,7 +33,7 @@ class Trace:
         self._sink = sink
         self._hash = blake2b(digest_size=16)
         self._began_s = now()
-        self._stopped = False
+        self.stopped = False
         self._readers: dict[tuple[int, str], frames.Reader] = {}
 
     @property
@@ -40,7 +43,7 @@ class Trace:
 
     def stop(self) -> None:
         """Nothing that happens from now on belongs to the run."""
-        self._stopped = True
+        self.stopped = True
 
     def hexdigest(self) -> str:
         """The hash of all events so far, 32 hexadecimal digits."""
@@ -48,7 +51,7 @@ class Trace:
 
     def note(self, kind: str, *facts: object) -> None:
         """Something happened."""
-        if self._stopped:
+        if self.stopped:
             return
         self.events += 1
         self._hash.update(repr((self._now(), kind, facts)).encode())
@@ -57,7 +60,7 @@ class Trace:
 
     def sent(self, sender: str, receiver: str, connection: int, data: bytes, *, peers: bool) -> None:
         """Bytes are on their way. ``peers``: between nodes, as frames; else a client's."""
-        if self._stopped:
+        if self.stopped:
             return
         self.events += 1
         self._hash.update(

@@ -1,4 +1,4 @@
-"""One run: a cluster, its clients and its faults go through a plan; then everything is healed and looked at."""
+"""One run: cluster, clients and faults go through a plan; then everything is healed and looked at."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any, Final
 
 from sadik.sim.client import Journal, SimClient
 from sadik.sim.cluster import NotInTime, SimCluster
+from sadik.sim.faults import CrashPoint
 from sadik.sim.files import SimFiles
 from sadik.sim.history import (
     End,
+    Fault,
+    FaultKind,
     History,
     NodeEnd,
     Operation,
@@ -33,6 +36,8 @@ from sadik.sim.trace import Trace
 
 READY_S: Final = 20.0
 EQUAL_S: Final = 30.0
+ROT: Final[tuple[FaultKind, ...]] = ("flip", "torn", "sync_failed", "eio")
+"""After these a disk may be so damaged that a node refuses to start on it."""
 _OVERTIME: Final = 1.5
 """Clients give up what they had still to do after so many horizons."""
 _READS: Final = 6
@@ -85,12 +90,12 @@ class World:
             self.history,
             self.sometimes,
             self.now_ms,
-            on_end=self._on_end,
         )
         self._journal = Journal(self.history, trace, self.now_ms)
         loop.set_exception_handler(self._on_exception)
         for node in self.cluster.nodes.values():
             node.on_start = self._on_start
+            node.on_end = self._on_end
 
     def now_ms(self) -> float:
         """The true time."""
@@ -111,6 +116,8 @@ class World:
         healed_ms = await self._heal()
         equal_ms = await self._settle()
         await self._read_everything()
+        # A slow reply may have made hints again.
+        await cluster.wait_until(lambda: not cluster.hints(), "no hints are left", EQUAL_S)
         self._look(healed_ms, equal_ms)
 
     def _setup(self) -> Setup:
@@ -165,19 +172,34 @@ class World:
     async def _heal(self) -> float:
         """All is well again from now on; returns when that was."""
         cluster = self.cluster
-        for node in list(cluster.nodes.values())[: self.plan.shape.nodes]:
-            if not node.alive:
-                if node.failure:
-                    self.findings.add("X", f"{node.name} has ended by itself: {node.failure}")
-                node.start()
         healed_ms = self.now_ms()
         self.trace.note("healed")
         try:
-            await cluster.wait_until(cluster.is_ready, "all nodes serve and know it", READY_S)
+            await cluster.wait_until(self._is_well, "all nodes serve and know it", READY_S)
         except NotInTime as error:
             down = [f"{node.name}: {node.failure}" for node in cluster.nodes.values() if not node.up]
             self.findings.add("C2", f"{error}; down are {down}, layouts {cluster.layouts()}")
         return healed_ms
+
+    def _is_well(self) -> bool:
+        """Whether all nodes serve; those that are down are started by their operator."""
+        for node in list(self.cluster.nodes.values())[: self.plan.shape.nodes]:
+            if not node.alive:
+                self._start_again(node)
+        return self.cluster.is_ready()
+
+    def _start_again(self, node: SimNode) -> None:
+        if node.failure:
+            self.trace.note("refuses", node.name, node.failure)
+            hurt = [fault for fault in self.history.faults if node.name in fault.nodes]
+            if not node.failure.startswith("CorruptRecord") or not any(one.kind in ROT for one in hurt):
+                self.findings.add("X", f"{node.name} has ended by itself: {node.failure}")
+            # What refuses to start on a damaged disk gets an empty one, and the others' data.
+            now_ms = self.now_ms()
+            self.history.add(Fault("wiped", now_ms, now_ms, (node.name,)))
+            self.sometimes.see("damaged disk refused")
+            node.adopt_disk(SimFiles())
+        node.start()
 
     async def _settle(self) -> float:
         """Wait until all replicas are equal; when they were, or -1."""
@@ -229,12 +251,14 @@ class World:
             )
 
     def _on_end(self, node: SimNode, whole: bool) -> None:
-        """A node is about to die; ``whole``: right now, and its disk keeps what it has."""
+        """A node is about to be gone; ``whole``: its disk keeps what it has."""
         self._held.pop(node.name, None)
         if node.up:
             if whole:
                 self._held[node.name] = self._sets(node)
             self._count(node)
+            if any(share.hints for share in node.node.hints.owners().values()):
+                self.sometimes.see("hint during restart")
         self._close_run(node)
 
     def _close_run(self, node: SimNode) -> None:
@@ -252,6 +276,12 @@ class World:
 
     def _on_exception(self, loop: Any, context: dict[str, Any]) -> None:
         error = context.get("exception")
+        if isinstance(error, CrashPoint):
+            self.sometimes.see("crash in a disk operation")
+            return
+        if self.trace.stopped:
+            # Of what is torn down after the run.
+            return
         self.findings.add("X", f"{context['message']}: {type(error).__name__}: {error}")
         self.trace.note("exception", context["message"], repr(error))
 
@@ -341,7 +371,7 @@ class World:
     def _count(self, node: SimNode) -> None:
         """Rare states that a node's own figures tell of."""
         see, figures = self.sometimes.see, node.node.instruments
-        hints, exchange = node.node.hints.statistics(), node.node.exchange.statistics()
+        hints = node.node.hints.statistics()
         see("sloppy quorum", int(figures.sloppy.value))
         see("read repaired", sum(int(one.value) for one in figures.repaired.values()))
         see("hint kept", hints.stored)
