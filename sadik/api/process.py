@@ -254,12 +254,14 @@ async def assemble(
     resp = RespServer(
         node.coordinator, config, clock=clock, instruments=RespInstruments(registry), facts=facts
     )
-    http = HttpServer(node.coordinator, config, registry, clock=clock, cluster=node.administration)
-    end.push_async_callback(http.stop, grace_s)
+    http: HttpServer | None = None
+    if with_http:
+        http = HttpServer(node.coordinator, config, registry, clock=clock, cluster=node.administration)
+        end.push_async_callback(http.stop, grace_s)
     end.push_async_callback(resp.stop, grace_s)
     peer_address = await node.listen()
     resp_address = await resp.start()
-    http_address = await http.start() if with_http else None
+    http_address = await http.start() if http is not None else None
     node.start(
         peer=str(config.advertise or peer_address),
         resp=_reached(resp_address, config.advertise),
