@@ -12,6 +12,7 @@ import contextvars
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import log
 from typing import Any, Final
 
 from sadik.sim.loop import PROCESS, Process, VirtualLoop
@@ -64,18 +65,21 @@ class Path:
         mean = weather.latency_s
         if weather.slow and self._rng.random() < weather.slow:
             mean *= 100
-        return self._rng.expovariate(1 / mean) if mean > 0 else 0.0
+        # Exponential.
+        return -mean * log(1.0 - self._rng.random())
 
     def arrival_s(self, now_s: float, length: int) -> float:
         """When bytes that are sent now arrive."""
         start_s = self._free_s if self._free_s > now_s else now_s
-        self._free_s = start_s + length / self.weather.bytes_per_s
-        arrival_s = self._free_s + self.latency_s()
-        return arrival_s if arrival_s > self.clogged_until_s else self.clogged_until_s + self.latency_s()
+        self._free_s = start_s = start_s + length / self.weather.bytes_per_s
+        if self.clogged_until_s > start_s:
+            start_s = self.clogged_until_s
+        return start_s + self.latency_s()
 
     def tears(self) -> bool:
         """Whether the next write arrives in pieces."""
-        return self._rng.random() < self.weather.torn
+        torn = self.weather.torn
+        return torn > 0 and self._rng.random() < torn
 
 
 class Listener:
@@ -225,19 +229,13 @@ class Network:
         near.adopt(protocol)
         return near, protocol
 
-    def sent(self, stream: Stream, data: bytes, number: int) -> None:
-        """Bytes leave a process."""
-        sender, receiver = stream.local[0], stream.remote[0]
-        names = self.names
-        peers = sender in names and receiver in names
-        self.trace.sent(names.get(sender, sender), names.get(receiver, receiver), number, data, peers=peers)
-
     def _pair(self, process: Process, listener: Listener) -> tuple[Stream, Stream]:
         self._connections += 1
         self._port += 1
         address = (process.host, self._port)
+        self.trace.note("connect", self._connections, process.host, *listener.address)
         near = Stream(self, process, self._connections, address, listener.address)
-        far = Stream(self, listener.process, self._connections, listener.address, address)
+        far = Stream(self, listener.process, -self._connections, listener.address, address)
         near.other, far.other = far, near
         self._streams[near] = self._streams[far] = None
         return near, far

@@ -38,6 +38,11 @@ class Step:
     ttl_ms: int = 0
     size: int = 0
 
+    @property
+    def operations(self) -> int:
+        """How many it is, at most."""
+        return 2 if self.verb == "rmw" else len(self.keys)
+
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:

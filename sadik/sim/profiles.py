@@ -42,7 +42,7 @@ class Profile:
     shape: Shape = field(default_factory=Shape)
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     calm: float = 0.05
-    horizon_s: float = 3.0
+    horizon_s: float = 2.0
     clients: int = 5
     zones: bool = True
 

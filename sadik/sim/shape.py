@@ -44,9 +44,9 @@ class Shape:
     sync: SyncMode = "always"
     sync_interval_ms: int = 200
     request_timeout_ms: int = 400
-    gossip_interval_ms: int = 200
-    heartbeat_interval_ms: int = 120
-    peer_timeout_ms: int = 500
+    gossip_interval_ms: int = 300
+    heartbeat_interval_ms: int = 200
+    peer_timeout_ms: int = 600
     exchange_interval_ms: int = 1000
     hint_age_ms: int = 3 * 3_600_000
     horizon_ms: int = 10 * 86_400_000

@@ -49,6 +49,10 @@ class Stream(asyncio.Transport):
         self._network = network
         self._loop = network.loop
         self._number = number
+        names = network.names
+        self._sender = names.get(local[0], local[0])
+        self._receiver = names.get(remote[0], remote[0])
+        self._peers = local[0] in names and remote[0] in names
         self._path: Path = network.path(local[0], remote[0])
         self._context = process.context
         self._protocol: asyncio.Protocol = cast("asyncio.Protocol", None)
@@ -107,7 +111,7 @@ class Stream(asyncio.Transport):
             return
         raw = bytes(data)
         path = self._path
-        self._network.sent(self, raw, self._number)
+        self._network.trace.sent(self._sender, self._receiver, self._number, raw, peers=self._peers)
         self._unheard_bytes += len(raw)
         if len(raw) > 1 and path.tears():
             cut = 1 + int(self._network.rng.random() * (len(raw) - 1))
@@ -199,10 +203,13 @@ class Stream(asyncio.Transport):
     def _send(self, data: bytes) -> None:
         if self.is_gone:
             return
-        arrival_s = max(self._path.arrival_s(self._loop.now_s, len(data)), self._last_arrival_s)
+        arrival_s = self._path.arrival_s(self._loop.now_s, len(data))
+        if arrival_s < self._last_arrival_s:
+            arrival_s = self._last_arrival_s
         self._last_arrival_s = arrival_s
         self._flight.append((arrival_s, data))
-        self.other._post(arrival_s, self.other._arrive)
+        other = self.other
+        self._loop.call_at(arrival_s, other._arrive, context=other._context)
 
     def _arrive(self) -> None:
         """Hand over what has come from the other end."""

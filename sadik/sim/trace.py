@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
+from struct import Struct
 from zlib import crc32
 
 from sadik.comms.messages import Kind
@@ -17,6 +18,7 @@ from sadik.kernels import frames
 _KINDS = {int(kind): kind.name for kind in Kind}
 _PAYLOAD_BYTES_MAX = 1 << 30
 _SHOWN_BYTES = 60
+_SENT = Struct("<dqII")
 
 
 class Trace:
@@ -34,7 +36,7 @@ class Trace:
         self._hash = blake2b(digest_size=16)
         self._began_s = now()
         self.stopped = False
-        self._readers: dict[tuple[int, str], frames.Reader] = {}
+        self._readers: dict[int, frames.Reader] = {}
 
     @property
     def is_read(self) -> bool:
@@ -59,14 +61,14 @@ class Trace:
             self._line(kind, " ".join(map(_shown, facts)))
 
     def sent(self, sender: str, receiver: str, connection: int, data: bytes, *, peers: bool) -> None:
-        """Bytes are on their way. ``peers``: between nodes, as frames; else a client's."""
+        """Bytes are on their way. ``peers``: between nodes, as frames; else a client's.
+
+        The number of a connection stands for both ends, its sign for the direction.
+        """
         if self.stopped:
             return
         self.events += 1
-        self._hash.update(
-            b"%r %b>%b %d %d %08x;"
-            % (self._now(), sender.encode(), receiver.encode(), connection, len(data), crc32(data))
-        )
+        self._hash.update(_SENT.pack(self._now(), connection, len(data), crc32(data)))
         if self._sink is not None:
             what = self._frames(sender, connection, data) if peers else _text(data)
             self._line("send", f"{sender} -> {receiver}  {what}")
@@ -76,11 +78,9 @@ class Trace:
         self._sink(f"{self._now() - self._began_s:10.6f}  {kind:8} {text}")
 
     def _frames(self, sender: str, connection: int, data: bytes) -> str:
-        reader = self._readers.get((connection, sender))
+        reader = self._readers.get(connection)
         if reader is None:
-            reader = self._readers[connection, sender] = frames.Reader(
-                _PAYLOAD_BYTES_MAX, 0, _PAYLOAD_BYTES_MAX
-            )
+            reader = self._readers[connection] = frames.Reader(_PAYLOAD_BYTES_MAX, 0, _PAYLOAD_BYTES_MAX)
         try:
             found = reader.feed(data)
         except ProtocolError as error:

@@ -33,15 +33,20 @@ class Workload:
     def draw(
         self, rng: random.Random, count: int, *, clients: int, nodes: int, horizon_s: float
     ) -> tuple[Step, ...]:
-        """``count`` steps, spread over the horizon."""
+        """Steps of ``count`` operations, spread over the horizon: a read and a write are two, and each key
+        of a batch is one.
+        """
         verbs = [verb for verb, _ in self.verbs]
         weights = [weight for _, weight in self.verbs]
         choose = _chooser(rng, self.keys, self.skew)
         pause_s = horizon_s * clients / count
-        return tuple(
-            self._step(rng, rng.choices(verbs, weights)[0], choose, clients, nodes, pause_s)
-            for _ in range(count)
-        )
+        found: list[Step] = []
+        left = count
+        while left > 0:
+            step = self._step(rng, rng.choices(verbs, weights)[0], choose, clients, nodes, pause_s)
+            found.append(step)
+            left -= step.operations
+        return tuple(found)
 
     def _step(
         self,
@@ -60,8 +65,8 @@ class Workload:
             ttl_ms = rng.randint(*self.ttl_ms)
         return Step(
             client=client,
-            # Some clients come in bursts.
-            pause_s=rng.expovariate(1 / pause_s) * rng.choice((0.05, 1, 1, 1)),
+            # Some come in bursts.
+            pause_s=len(keys) * rng.expovariate(1 / pause_s) * rng.choice((0.05, 1, 1, 1)),
             verb=verb,
             keys=keys,
             node=client % nodes if rng.random() < self.loyal else rng.randrange(nodes),
@@ -94,7 +99,7 @@ EXPIRY: Final = Workload(
     (("set", 3), ("rmw", 2), ("expire", 2), ("read", 3), ("get", 1)), keys=5, ttl_ms=(200, 3000), mortal=0.6
 )
 """Values that are to go by themselves."""
-SKEWED: Final = Workload((("set", 4), ("get", 4), ("rmw", 1), ("read", 1)), keys=60, skew=1.1, size_max=2000)
+SKEWED: Final = Workload((("set", 4), ("get", 4), ("rmw", 1), ("read", 1)), keys=30, skew=1.1, size_max=2000)
 """Many keys, few of which get most requests."""
 BATCHES: Final = Workload((("mset", 4), ("mget", 3), ("set", 2), ("rmw", 1), ("read", 1)), keys=24)
 """MSET and MGET over partitions of several nodes."""
