@@ -171,12 +171,13 @@ class Fault:
         kind: ``split``: nothing goes from ``nodes`` to ``others`` (one way). ``slow``, ``clog``, ``reset``:
             the same path delays, holds back, breaks its connections. Of ``nodes`` alone: ``crash`` (down
             until ``end_ms``), ``pause``, ``clock`` (off by ``detail`` ms), ``power_cut`` (down, and what was
-            not synced may be gone), ``sync_failed`` (until the engine is opened anew; ``detail`` ``data`` or
-            ``hints``), ``full`` (nothing can be written), ``eio`` (reads fail), ``flip`` and ``torn`` (bytes
-            rot), ``derived`` (a file that can be made anew is damaged), ``wiped`` (starts again with
-            nothing),
-            ``restored`` (starts again with the disk as it was at ``detail``), ``copied`` (starts with a copy
-            of ``others[0]``'s disk). ``layout``: the layout changes, until all moved data has arrived.
+            not synced may be gone), ``sync_failed`` (from when the engine was told until it is opened anew;
+            ``detail`` ``data`` or ``hints``, empty for both), ``full`` (``detail`` ``0``: not one byte can
+            be written), ``eio`` (reads fail), ``flip`` and ``torn`` (bytes rot), ``derived`` (a file that can
+            be made anew is damaged),
+            ``wiped`` (starts again with nothing), ``restored`` (starts again with the disk as it was at
+            ``detail``), ``copied`` (starts with a copy of ``others[0]``'s disk). ``layout``: the layout
+            changes, until all moved data has arrived.
         end_ms: -1 while it lasts to the end.
     """
 

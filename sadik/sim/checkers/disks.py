@@ -66,16 +66,16 @@ def no_acknowledgement_after_a_failed_sync(oracle: Oracle) -> list[Violation]:
 
     Judged by the nodes that acknowledgements name, and by whether enough others were there.
     """
-    return _refusing(oracle, "S6", "sync_failed", "after a sync had failed there")
+    return _refusing(oracle, "S6", "sync_failed", "", ("data", "hints"), "after a sync had failed there")
 
 
 def a_full_disk_refuses(oracle: Oracle) -> list[Violation]:
-    """S7: a node whose disk is full acknowledges no write; reads of it go on; and ``answer_within_ms`` after
-    there is room nothing is refused for want of it.
+    """S7: a node whose disk has no room for a byte acknowledges no write; reads of it go on; and
+    ``answer_within_ms`` after there is room nothing is refused for want of it.
 
     That short writes are rolled back, and that compaction has its reserve, is tested at the engine.
     """
-    found = _refusing(oracle, "S7", "full", "whose disk was full")
+    found = _refusing(oracle, "S7", "full", "0", ("0", "0"), "whose disk was full")
     full = [fault for fault in oracle.history.faults if fault.kind == "full"]
     for one in oracle.history.operations:
         if one.outcome == "done" or not any(word in one.reason for word in FULL):
@@ -95,19 +95,27 @@ def a_full_disk_refuses(oracle: Oracle) -> list[Violation]:
     return found
 
 
-def _refusing(oracle: Oracle, invariant: str, kind: str, what: str) -> list[Violation]:
+def _refusing(
+    oracle: Oracle, invariant: str, kind: FaultKind, whole: str, parts: tuple[str, str], what: str
+) -> list[Violation]:
+    """Acknowledgements by nodes that could make none.
+
+    Args:
+        whole: The fault's detail where it is of all that a node writes.
+        parts: Where it is of primaries' data alone, and of hints alone.
+    """
     found: list[Violation] = []
     if not any(fault.kind == kind for fault in oracle.history.faults):
         return found
     for one in oracle.history.operations:
         if one.outcome == "done" and one.writes and (one.primaries or one.fallbacks):
             reach = Reach(oracle, one)
-            guilty = _both(one.primaries, reach.failing(kind, "data"))
-            guilty += _both(one.fallbacks, reach.failing(kind, "hints"))
+            guilty = _both(one.primaries, reach.failing(kind, whole, parts[0]))
+            guilty += _both(one.fallbacks, reach.failing(kind, whole, parts[1]))
             if guilty:
                 text = f"{name(one)} was acknowledged by {', '.join(guilty)}, {what}"
                 found.append(Violation(invariant, text, (one.number,), one.key))
-    for one, could in starved(oracle, kind):
+    for one, could in starved(oracle, kind, whole):
         text = f"{name(one)} was acknowledged, and only {could} nodes were not of those {what}"
         found.append(Violation(invariant, text, (one.number,), one.key))
     return found

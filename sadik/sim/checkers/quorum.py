@@ -142,7 +142,7 @@ def _moves(oracle: Oracle) -> bool:
     return any(fault.kind == "layout" for fault in oracle.history.faults)
 
 
-def starved(oracle: Oracle, kind: str) -> Iterator[tuple[Operation, int]]:
+def starved(oracle: Oracle, kind: FaultKind, detail: str) -> Iterator[tuple[Operation, int]]:
     """Acknowledged writes for which too few nodes were free of a fault of their disk all the while, with how
     many could have stored them.
     """
@@ -152,7 +152,7 @@ def starved(oracle: Oracle, kind: str) -> Iterator[tuple[Operation, int]]:
         if not one.writes or one.outcome != "done":
             continue
         reach = Reach(oracle, one)
-        failing = reach.failing(kind)
+        failing = reach.failing(kind, detail)
         if failing:
             sound = [node for node in oracle.setup.nodes if node not in failing]
             could = reach.most(sound, oracle.setup.nodes)

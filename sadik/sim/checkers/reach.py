@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sadik.sim.checkers.oracle import ENDS, Oracle
-from sadik.sim.history import Fault, Operation
+from sadik.sim.history import FaultKind, Operation
 
 
 class Reach:
@@ -45,10 +45,11 @@ class Reach:
             default=0,
         )
 
-    def failing(self, kind: str, detail: str = "") -> set[str]:
-        """Nodes that suffered a fault all the time; of ``detail`` where the fault names one."""
-        return {node for fault in self.covering if _is(fault, kind, detail) for node in fault.nodes}
-
-
-def _is(fault: Fault, kind: str, detail: str) -> bool:
-    return fault.kind == kind and (not fault.detail or not detail or fault.detail == detail)
+    def failing(self, kind: FaultKind, *details: str) -> set[str]:
+        """Nodes that suffered a fault with one of ``details`` all the time."""
+        return {
+            node
+            for fault in self.covering
+            if fault.kind == kind and fault.detail in details
+            for node in fault.nodes
+        }

@@ -253,6 +253,19 @@ def test_a_read_of_the_newest_value_alone_is_stale_if_that_was_replaced() -> Non
     assert late.number in {found_one.operations[0] for found_one in found(store.history, "Q1")}
 
 
+def test_to_a_read_of_the_newest_value_alone_a_newer_delete_hides_what_it_has_not_seen() -> None:
+    """GET shows nothing where the newest is a tombstone; SADIK.GET would show the sibling."""
+    store = ModelStore()
+    first = store.write()
+    store.write(client=2)
+    store.delete(after=first)
+    late = store.read(newest_only=True)
+    late.values = ()
+    assert found(store.history, "Q1") == []
+    late.newest_only = False
+    assert found(store.history, "Q1")
+
+
 def test_a_campaign_that_never_sees_staleness_is_reported() -> None:
     assert sloppiness_shows(Staleness(1000, 0))
     assert sloppiness_shows(Staleness(1000, 1)) == []

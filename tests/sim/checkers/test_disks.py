@@ -192,9 +192,11 @@ def acknowledged(kind: FaultKind, nodes: tuple[str, ...], detail: str = "") -> t
     return store.history, write
 
 
-@pytest.mark.parametrize(("invariant", "kind"), [("S6", "sync_failed"), ("S7", "full")])
-def test_an_acknowledgement_by_a_disk_that_cannot_is_reported(invariant: str, kind: FaultKind) -> None:
-    history, write = acknowledged(kind, ("n1",))
+@pytest.mark.parametrize(("invariant", "kind", "detail"), [("S6", "sync_failed", ""), ("S7", "full", "0")])
+def test_an_acknowledgement_by_a_disk_that_cannot_is_reported(
+    invariant: str, kind: FaultKind, detail: str
+) -> None:
+    history, write = acknowledged(kind, ("n1",), detail)
     assert found(history, invariant)
     write.primaries = ("n2", "n3")
     assert found(history, invariant) == []
@@ -217,10 +219,17 @@ def test_an_acknowledgement_that_too_few_nodes_can_have_made_is_reported(
     nodes: tuple[str, ...], wrong: bool
 ) -> None:
     """Where it names nobody."""
-    for invariant, kind in (("S6", "sync_failed"), ("S7", "full")):
-        history, write = acknowledged(kind, nodes)  # type: ignore[arg-type]
+    cases: list[tuple[str, FaultKind, str]] = [("S6", "sync_failed", ""), ("S7", "full", "0")]
+    for invariant, kind, detail in cases:
+        history, write = acknowledged(kind, nodes, detail)
         write.primaries = ()
         assert bool(found(history, invariant)) is wrong
+
+
+def test_a_full_disk_with_room_for_a_little_may_acknowledge() -> None:
+    """What it acknowledges and does not keep is lost (S1, D2)."""
+    history, _ = acknowledged("full", ("n1",), "100")
+    assert found(history, "S7") == []
 
 
 def test_a_write_that_was_under_way_when_the_sync_failed_may_be_acknowledged() -> None:
