@@ -13,7 +13,7 @@ from sadik.client.replies import ErrorReply, encode
 from sadik.errors import InvalidRequest
 from sadik.settings import Address
 from sadik.sim.history import NEVER, History, Kind, Operation, Seen, encode_value
-from sadik.sim.loop import Process, VirtualLoop
+from sadik.sim.loop import Process
 from sadik.sim.plan import Step
 from sadik.sim.trace import Trace
 
@@ -82,7 +82,7 @@ class SimClient:
     def __init__(
         self,
         number: int,
-        loop: VirtualLoop,
+        loop: asyncio.AbstractEventLoop,
         journal: Journal,
         addresses: Sequence[tuple[str, Address]],
         *,
@@ -102,7 +102,7 @@ class SimClient:
         """Take the steps, one after another; none is begun after ``until_s``."""
         for step in steps:
             await asyncio.sleep(step.pause_s)
-            if self._loop.now_s > until_s:
+            if self._loop.time() > until_s:
                 return
             await self.take(step)
 
