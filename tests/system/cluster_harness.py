@@ -104,7 +104,12 @@ class HttpProblem(Exception):
 
 @dataclass
 class ClusterNode:
-    """One ``sadik-node`` of a cluster."""
+    """One ``sadik-node`` of a cluster.
+
+    Attributes:
+        host: Where it listens. launcher: What its command is an argument of.
+        seeds: Peers' addresses.
+    """
 
     name: str
     directory: Path
@@ -112,8 +117,10 @@ class ClusterNode:
     http_port: int
     peer_port: int
     zone: str = "default"
-    seeds: Sequence[int] = ()
+    host: str = "127.0.0.1"
+    seeds: Sequence[str] = ()
     options: list[str] = field(default_factory=list)
+    launcher: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
     life_start: int = 0
     """Where in the log the last start begins."""
@@ -123,12 +130,16 @@ class ClusterNode:
         """What all its lives wrote to standard error."""
         return self.directory.with_name(f"{self.name}.log")
 
+    @property
+    def peer_address(self) -> str:
+        return f"{self.host}:{self.peer_port}"
+
     def arguments(self) -> list[str]:
         given = ["--node-id", self.name, "--host-label", self.name, "--zone", self.zone]
-        given += ["--data", str(self.directory), "--resp", f"127.0.0.1:{self.resp_port}"]
-        given += ["--http", f"127.0.0.1:{self.http_port}", "--peer", f"127.0.0.1:{self.peer_port}"]
-        for port in self.seeds:
-            given += ["--seed-node", f"127.0.0.1:{port}"]
+        given += ["--data", str(self.directory), "--resp", f"{self.host}:{self.resp_port}"]
+        given += ["--http", f"{self.host}:{self.http_port}", "--peer", self.peer_address]
+        for address in self.seeds:
+            given += ["--seed-node", address]
         return [*given, *self.options]
 
     def start(self, *, wait: bool = True) -> ClusterNode:
@@ -137,7 +148,7 @@ class ClusterNode:
         environment = {name: text for name, text in os.environ.items() if not name.startswith("SADIK_")}
         if "SADIK_KERNELS" in os.environ:
             environment["SADIK_KERNELS"] = os.environ["SADIK_KERNELS"]
-        command = [sys.executable, "-m", "sadik.cli.node", *self.arguments()]
+        command = [*self.launcher, sys.executable, "-m", "sadik.cli.node", *self.arguments()]
         with open(self.log, "ab") as log:
             self.life_start = log.tell()
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, env=environment)
@@ -205,7 +216,7 @@ class ClusterNode:
 
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
         """A connection to the Redis port."""
-        client = socket.create_connection(("127.0.0.1", self.resp_port), timeout=timeout_s)
+        client = socket.create_connection((self.host, self.resp_port), timeout=timeout_s)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client
 
@@ -238,7 +249,7 @@ class ClusterNode:
         timeout_s: float = HTTP_TIMEOUT_S,
     ) -> tuple[int, dict[str, str], bytes]:
         """Status, headers by lower-case name, and body of one request."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout_s)
+        connection = http.client.HTTPConnection(self.host, self.http_port, timeout=timeout_s)
         with closing(connection):
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -290,7 +301,7 @@ class ClusterNode:
     def explain(self, keys: Iterable[bytes], bucket: bytes = b"0") -> list[dict[str, Any]]:
         """Of each key where it lives and which replica has which version, on one connection."""
         found: list[dict[str, Any]] = []
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=HTTP_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self.host, self.http_port, timeout=HTTP_TIMEOUT_S)
         with closing(connection):
             for key in keys:
                 connection.request("GET", f"/v1/kv/{quote(bucket, safe='')}/{quote(key, safe='')}?explain=1")
@@ -397,7 +408,7 @@ class Cluster:
         number = len(self.nodes)
         resp, web, peer = free_ports(3)
         # The first node founds the cluster. Were it wiped, it would have to find the others: ``seed_from``.
-        seeds = [self.nodes[0].peer_port] if self.nodes else []
+        seeds = [self.nodes[0].peer_address] if self.nodes else []
         name = f"n{number + 1}"
         node = ClusterNode(
             name=name,
@@ -414,7 +425,7 @@ class Cluster:
 
     def seed_from(self, node: ClusterNode, *others: ClusterNode) -> None:
         """Let ``node`` join by ``others`` at its next start; a founder that was wiped needs it."""
-        node.seeds = [other.peer_port for other in others]
+        node.seeds = [other.peer_address for other in others]
 
     def start(self) -> None:
         """Start all that do not run, at once."""
