@@ -20,6 +20,7 @@ from sadik.sim.trace import Trace
 from sadik.sim.witness import Witness, address_of
 
 BUCKET = b"0"
+N = 3
 _STEP_S = 0.01
 _LAST = b"\xff" * 16
 
@@ -110,7 +111,7 @@ class SimCluster:
     def preference(self, key: bytes) -> list[str]:
         """All nodes of the layout in the order in which they hold a key: N primaries first."""
         view = self.up()[0].node.members.view
-        partition = view.partition_of(digest.digest(digest.address_name(BUCKET, key)))
+        partition = view.partition_of(digest.address_digest(BUCKET, key))
         return [str(node) for node in view.preference(partition, len(view.nodes))]
 
     def holdings(self, node: Node) -> dict[bytes, bytes | None]:
@@ -119,6 +120,9 @@ class SimCluster:
         bucket = node.buckets.get(BUCKET)
         for entry in _entries(node.engine):
             name = bytes(entry.name)
+            if not name:
+                # Of what cannot be read only the place is known.
+                name = digest.address_name(BUCKET, self._key_at(bytes(entry.digest)))
             owner, key = address_of(name)
             if entry.space != bucket.space or owner != BUCKET:
                 continue
@@ -126,24 +130,42 @@ class SimCluster:
                 found[key] = None if entry.value is None else bytes(entry.value)
         return found
 
+    def _key_at(self, place: bytes) -> bytes:
+        """The key whose digest this is, of those that were ever written; else the digest."""
+        for key in dict.fromkeys(one.key for one in self.witness.minted):
+            if digest.address_digest(BUCKET, key) == place:
+                return key
+        return place
+
     def hints(self) -> int:
         """Hints that wait at nodes that serve."""
         return sum(
             share.hints for one in self.up() for share in one.node.hints.owners().values() if share.hints
         )
 
-    def differences(self, n: int = 3) -> list[bytes]:
-        """Keys that a primary does not hold as the other ones do; nodes that do not serve are left out."""
+    def differences(self, *, rot: bool) -> list[bytes]:
+        """Keys that a primary does not hold as the other ones do; nodes that do not serve are left out, and
+        so are values that have expired, which each node takes out in its own time.
+
+        Args:
+            rot: Whether a record that cannot be read is different; nobody knows of it before it is read.
+        """
         up = self.up()
         held = {one.name: self.holdings(one.node) for one in up}
         view = up[0].node.members.view
+        now_ms = min(one.clock.wall_ms() for one in up)
         found = []
         for key in sorted({key for holding in held.values() for key in holding}):
-            place = digest.digest(digest.address_name(BUCKET, key))
-            primaries = view.preference(view.partition_of(place), view.effective_n(n))
-            sets = {held[name].get(key, b"") for name in map(str, primaries) if name in held}
-            if len(sets) > 1 or None in sets:
+            place = digest.address_digest(BUCKET, key)
+            primaries = view.preference(view.partition_of(place), view.effective_n(N))
+            sets = [held[name].get(key, b"") for name in map(str, primaries) if name in held]
+            known = [one for one in sets if one is not None]
+            if rot and len(known) < len(sets):
                 found.append(key)
+            elif any(one != known[0] for one in known):
+                lasting = [_lasting(one, now_ms) for one in known]
+                if any(one != lasting[0] for one in lasting):
+                    found.append(key)
         return found
 
     # Time.
@@ -196,6 +218,14 @@ async def _join_all(node: Node, names: list[str]) -> None:
     for name in names:
         document = await node.administration.stage({"action": "join", "node": name})
     await node.administration.commit(document["version"], force=False)
+
+
+def _lasting(one: bytes, now_ms: int) -> object:
+    """What counts of a set when it is compared with others."""
+    if not one:
+        return ()
+    entries, values = versions.decode(one)
+    return entries, [value for value in values if not 0 <= value.expires_at_ms <= now_ms]
 
 
 def _entries(engine: Any) -> Iterator[Any]:

@@ -70,13 +70,14 @@ class Script:
     Attributes:
         trace: The operations counted so far.
         on_operation: Called with kind, path and size of each of them, where somebody keeps a log.
-        on_crash: Called in the instant of a crash.
+        on_crash: Called in the instant of a crash. on_fault: Called with each fault that strikes.
     """
 
     def __init__(self) -> None:
         self.trace: list[Operation] = []
         self.on_operation: Callable[[str, str, int], None] | None = None
         self.on_crash: Callable[[], None] = _nothing
+        self.on_fault: Callable[[Fault], None] = _ignore
         self._faults: list[Fault] = []
         self._crash_number = -1
         self._crash_taken = 0
@@ -126,9 +127,14 @@ class Script:
                     fault.skip -= 1
                     continue
                 fault.times -= 1
+                self.on_fault(fault)
                 return fault
         return None
 
 
 def _nothing() -> None:
+    """Nobody waits for it."""
+
+
+def _ignore(fault: Fault) -> None:
     """Nobody waits for it."""

@@ -18,6 +18,7 @@ from sadik.sim.sometimes import Sometimes
 
 DOWN: tuple[FaultKind, ...] = ("crash", "power_cut", "derived", "wiped", "restored", "copied")
 """What a node is started again after."""
+NOT_YET = float("inf")
 _ROOM_BYTES = 4096
 _SLOWER = 30
 
@@ -63,7 +64,8 @@ class Nemesis:
         begun = getattr(self, f"_begin_{one.kind}")(one, names, others)
         if begun is False:
             return
-        fault = Fault(one.kind, self._now_ms(), -1, names, others, begun if isinstance(begun, str) else "")
+        start_ms = NOT_YET if one.kind == "sync_failed" else self._now_ms()
+        fault = Fault(one.kind, start_ms, -1, names, others, begun if isinstance(begun, str) else "")
         self._open[number] = fault
         self._history.add(fault)
         if one.kind in DOWN:
@@ -78,6 +80,9 @@ class Nemesis:
             return
         getattr(self, f"_end_{one.kind}")(one, fault)
         fault.end_ms = self._now_ms()
+        if fault.start_ms == NOT_YET:
+            # There was no sync to fail: its node was started again, no more.
+            fault.kind, fault.start_ms, fault.detail = "crash", fault.end_ms, ""
         self._cluster.trace.note("over", one.kind, *fault.nodes, *fault.others)
 
     # The network.
@@ -176,7 +181,14 @@ class Nemesis:
         store = "hints" if one.amount % 4 == 0 else "data"
         pattern = "*/hints/*" if store == "hints" else "*/log/*"
         node.disk.inject(DiskFault("sync", errno.EIO, path=pattern, loses=bool(one.amount % 2)))
+        node.disk.script.on_fault = partial(self._on_disk_fault, node.name)
         return store
+
+    def _on_disk_fault(self, name: str, struck: DiskFault) -> None:
+        """A sync has failed only when there was one: from then on the node may not acknowledge."""
+        for fault in self._open.values():
+            if struck.kind == "sync" and fault.kind == "sync_failed" and name in fault.nodes:
+                fault.start_ms = self._now_ms()
 
     def _end_sync_failed(self, one: Disturbance, fault: Fault) -> None:
         # Its operator starts it again.
@@ -250,7 +262,9 @@ class Nemesis:
 
     def back_up(self, name: str) -> None:
         """Copy a node's disk as it is now, for ``restored``."""
-        self._backups[name] = (self._now_ms(), self._cluster.nodes[name].disk.fork())
+        disk = self._cluster.nodes[name].disk.fork()
+        disk.capacity_bytes = UNLIMITED
+        self._backups[name] = (self._now_ms(), disk)
 
     def _replace(self, name: str, one: Disturbance, disk: SimFiles) -> bool:
         node = self._cluster.nodes[name]

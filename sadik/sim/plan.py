@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from sadik.sim.history import FaultKind
 from sadik.sim.network import Weather
 from sadik.sim.shape import Shape
@@ -85,3 +87,17 @@ class Plan:
     horizon_s: float = 3.0
     sync_s: float = 0.002
     skew_ms: int = 0
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """As JSON, to keep a plan that is not drawn from a seed any more."""
+    return msgspec.json.format(msgspec.json.encode(plan), indent=1)
+
+
+def decode_plan(data: bytes) -> Plan:
+    """The other way.
+
+    Raises:
+        ValueError: These are not the bytes of a plan.
+    """
+    return msgspec.json.decode(data, type=Plan)

@@ -147,3 +147,9 @@ def _no_collection() -> Iterator[None]:
             gc.collect()
         if was_on:
             gc.enable()
+
+
+def replay(plan: Plan) -> tuple[Result, list[str]]:
+    """A plan's result, and its readable trace: who sent what to whom, when, in virtual seconds."""
+    lines: list[str] = []
+    return run_plan(plan, lines.append), lines

@@ -60,6 +60,11 @@ class Trace:
         if self._sink is not None:
             self._line(kind, " ".join(map(_shown, facts)))
 
+    def tell(self, kind: str, text: str) -> None:
+        """Something for readers alone, which the hash does not know of."""
+        if self._sink is not None and not self.stopped:
+            self._line(kind, text)
+
     def sent(self, sender: str, receiver: str, connection: int, data: bytes, *, peers: bool) -> None:
         """Bytes are on their way. ``peers``: between nodes, as frames; else a client's.
 

@@ -113,12 +113,17 @@ class World:
             await cluster.form()
         await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
         await self._disturb()
-        healed_ms = await self._heal()
+        healed_ms, agreed_ms = await self._heal()
         equal_ms = await self._settle()
         await self._read_everything()
-        # A slow reply may have made hints again.
-        await cluster.wait_until(lambda: not cluster.hints(), "no hints are left", EQUAL_S)
-        self._look(healed_ms, equal_ms)
+        # A slow reply may have made hints again, and reads have found what was rotten.
+        try:
+            await cluster.wait_until(
+                lambda: not cluster.hints() and not cluster.differences(rot=True), "all is repaired", EQUAL_S
+            )
+        except NotInTime as error:
+            self.findings.add("C1", f"{error}: {cluster.hints()} hints, {cluster.differences(rot=True)}")
+        self._look(End(healed_ms, equal_ms, healed_ms, agreed_ms))
 
     def _setup(self) -> Setup:
         plan, shape = self.plan, self.plan.shape
@@ -169,8 +174,8 @@ class World:
             patience_s=2.5 * self.plan.shape.request_timeout_ms / 1000,
         )
 
-    async def _heal(self) -> float:
-        """All is well again from now on; returns when that was."""
+    async def _heal(self) -> tuple[float, float]:
+        """All is well again: since when, and when all nodes knew of each other again, or -1."""
         cluster = self.cluster
         healed_ms = self.now_ms()
         self.trace.note("healed")
@@ -179,7 +184,8 @@ class World:
         except NotInTime as error:
             down = [f"{node.name}: {node.failure}" for node in cluster.nodes.values() if not node.up]
             self.findings.add("C2", f"{error}; down are {down}, layouts {cluster.layouts()}")
-        return healed_ms
+            return healed_ms, -1
+        return healed_ms, self.now_ms()
 
     def _is_well(self) -> bool:
         """Whether all nodes serve; those that are down are started by their operator."""
@@ -206,7 +212,7 @@ class World:
         cluster = self.cluster
         until_s = self.loop.now_s + EQUAL_S
         while self.loop.now_s < until_s:
-            if not cluster.hints() and not cluster.differences():
+            if not cluster.hints() and not cluster.differences(rot=False):
                 return self.now_ms()
             await asyncio.sleep(_POLL_S)
         return -1
@@ -290,14 +296,13 @@ class World:
         if record.exc_info and record.exc_info[1] is not None:
             self.findings.add("X", f"{record.getMessage()}: {record.exc_info[1]!r}")
         if self.trace.is_read:
-            self.trace.note("log", record.getMessage())
+            self.trace.tell("log", record.getMessage())
 
     # The end.
 
-    def _look(self, healed_ms: float, equal_ms: float) -> None:
+    def _look(self, end: End) -> None:
         cluster = self.cluster
         self._fill_in_dots()
-        end = End(healed_ms, equal_ms, healed_ms, self.now_ms() if len(cluster.layouts()) == 1 else -1)
         for node in cluster.up():
             self._count(node)
             self._close_run(node)
