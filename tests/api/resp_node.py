@@ -27,6 +27,7 @@ from sadik.node.node import Node
 from sadik.node.records import Record
 from sadik.settings import Address
 from sadik.sim.files import SimFiles
+from sadik.sim.outside import SeededEntropy
 from sadik.storage.engine import Engine
 from sadik.storage.log_engine import LogEngine
 from sadik.storage.memory_engine import MemoryEngine
@@ -49,16 +50,6 @@ class HandClock:
 
     def monotonic_ns(self) -> int:
         return self.now_ms * 1_000_000
-
-
-class SeededEntropy:
-    """Random bytes of a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
-
-    def random_bytes(self, count: int) -> bytes:
-        return self._rng.randbytes(count)
 
 
 class HandWorker:

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import errno
 import random
-import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +24,6 @@ from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.server import RespServer
 from sadik.comms.memory import MemoryNetwork, MemoryTransport
 from sadik.config import ClusterConfig, LimitsConfig, LogConfig, NodeConfig, StorageConfig
-from sadik.env.worker import Done, Work
 from sadik.errors import SadikError
 from sadik.ids import NodeId
 from sadik.kernels import digest, resp, versions
@@ -39,13 +37,15 @@ from sadik.node.operations import Span
 from sadik.node.records import Record
 from sadik.settings import Address
 from sadik.sim.files import SimFiles
+from sadik.sim.loop import VirtualLoop
+from sadik.sim.loop import run as run_in
+from sadik.sim.outside import EPOCH_MS, NodeClock, SeededEntropy, SimWorker
 from sadik.storage.engine import Engine
 from sadik.storage.memory_engine import MemoryEngine
-from tests.api.resp_node import Client, SeededEntropy
+from tests.api.resp_node import Client
 
 BUCKET = b"0"
 DIRECTORY = "/data"
-WALL_MS = 1_800_000_000_000
 EVERYTHING = b"\xff" * 16
 GET, SET = resp.GET, resp.SET
 NO_OPTIONS = Options()
@@ -53,41 +53,16 @@ _TICK_S = 0.01
 _STEP_S = 0.005
 _CLIENT_STEP_S = 0.0005
 _PATIENCE = 20_000
-_RUNAWAY = 2_000_000
-"""Turns in which time stands still: something runs for ever."""
 
 T = TypeVar("T")
 
 
-class VirtualTime(selectors.DefaultSelector):
-    """Waits by moving the clock."""
+class CountingLoop(VirtualLoop):
+    """Counts what costs: ``made`` by name."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now_s = 1000.0
-        self._turns = 0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        self._turns += 1
-        assert self._turns < _RUNAWAY, "something runs for ever"
-        if timeout is None:
-            raise AssertionError("everything waits for ever")
-        if timeout > 0:
-            self.now_s += timeout
-            self._turns = 0
-        return super().select(0)
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time that counts what costs: ``made`` by name."""
-
-    def __init__(self) -> None:
-        self.virtual = VirtualTime()
         self.made: Counter[str] = Counter()
-        super().__init__(self.virtual)
-
-    def time(self) -> float:
-        return self.virtual.now_s
+        super().__init__()
 
     def create_task(self, *args: Any, **named: Any) -> Any:
         self.made["task"] += 1
@@ -108,43 +83,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 def run(story: Coroutine[Any, Any, T]) -> T:
     """Run a story in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(story)
+    return run_in(story, CountingLoop)
 
 
-class NodeClock:
-    """The loop's time as one node's clocks have it; ``offset_ms`` may be moved."""
+class DelayedWorker(SimWorker):
+    """Each piece of work takes ``delay_s``."""
 
-    def __init__(self, offset_ms: int = 0) -> None:
-        self.offset_ms = offset_ms
-        self._loop = asyncio.get_running_loop()
-
-    def wall_ms(self) -> int:
-        return WALL_MS + int(self._loop.time() * 1000) + self.offset_ms
-
-    def monotonic_ns(self) -> int:
-        return int(self._loop.time() * 1e9)
-
-
-class LoopWorker:
-    """Runs blocking work at the end of the turn, or after ``delay_s``."""
-
-    def __init__(self, delay_s: float = 0.0) -> None:
-        self.delay_s = delay_s
-
-    def submit(self, work: Work, done: Done) -> None:
-        asyncio.get_running_loop().call_later(self.delay_s, self._run, work, done)
-
-    def _run(self, work: Work, done: Done) -> None:
-        error: OSError | None = None
-        try:
-            work()
-        except OSError as caught:
-            error = caught
-        done(error)
-
-    def close(self) -> None:
-        """Nothing of it outlives its node."""
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.delay_s = 0.0
+        super().__init__(loop, lambda: self.delay_s)
 
 
 class MortalFiles:
@@ -260,7 +207,7 @@ class Life:
     """One run of a node."""
 
     def __init__(
-        self, node: Node, files: MortalFiles, disk: SimFiles, clock: NodeClock, worker: LoopWorker
+        self, node: Node, files: MortalFiles, disk: SimFiles, clock: NodeClock, worker: DelayedWorker
     ) -> None:
         self.node = node
         self.files = files
@@ -297,7 +244,7 @@ class Cluster:
     ) -> None:
         self.names = [f"n{number + 1}" for number in range(count)]
         self.loop = asyncio.get_running_loop()
-        assert isinstance(self.loop, VirtualLoop)
+        assert isinstance(self.loop, CountingLoop)
         self.made = self.loop.made
         self.delay: Callable[[], float] | None = None
         self.network = MemoryNetwork(self._schedule)
@@ -366,7 +313,7 @@ class Cluster:
         config = self.configs[name]
         self._runs += 1
         entropy = SeededEntropy(1000 * self._seed + self._runs)
-        clock, worker = NodeClock(offset_ms), LoopWorker()
+        clock, worker = NodeClock(self.loop, offset_ms), DelayedWorker(self.loop)
         disk = files or self.disks.get(name) or SimFiles()
         self.disks[name] = disk
         mortal = MortalFiles(disk)
@@ -799,7 +746,7 @@ class Ledger:
 
 def payloads(one: bytes) -> list[bytes]:
     """Live values of a version set."""
-    return [value.payload for value in versions.siblings(one, 0, WALL_MS)] if one else []
+    return [value.payload for value in versions.siblings(one, 0, EPOCH_MS)] if one else []
 
 
 def dots(one: bytes) -> list[tuple[int, int]]:
