@@ -17,9 +17,8 @@ from sadik.sim.node import SimNode, host_of
 from sadik.sim.outside import true_ms
 from sadik.sim.shape import Shape
 from sadik.sim.trace import Trace
-from sadik.sim.witness import Witness, address_of
+from sadik.sim.witness import BUCKET, Witness, address_of
 
-BUCKET = b"0"
 N = 3
 _STEP_S = 0.01
 _LAST = b"\xff" * 16
@@ -221,11 +220,11 @@ async def _join_all(node: Node, names: list[str]) -> None:
 
 
 def _lasting(one: bytes, now_ms: int) -> object:
-    """What counts of a set when it is compared with others."""
+    """What counts of a set when it is compared with others: as Merkle trees do, dots of values."""
     if not one:
-        return ()
-    entries, values = versions.decode(one)
-    return entries, [value for value in values if not 0 <= value.expires_at_ms <= now_ms]
+        return []
+    _, values = versions.decode(one)
+    return [(value.actor, value.stamp) for value in values if not 0 <= value.expires_at_ms <= now_ms]
 
 
 def _entries(engine: Any) -> Iterator[Any]:
