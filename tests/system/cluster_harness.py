@@ -124,6 +124,8 @@ class ClusterNode:
     process: subprocess.Popen[bytes] | None = None
     life_start: int = 0
     """Where in the log the last start begins."""
+    _listens_as: subprocess.Popen[bytes] | None = None
+    """The process whose ready line has been seen."""
 
     @property
     def log(self) -> Path:
@@ -163,12 +165,23 @@ class ClusterNode:
             assert self.process is not None
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.name} ended with {self.process.returncode}: {self.log_tail()}")
-            return b" ready: " in self.log.read_bytes()[self.life_start :]
+            return self.serves
 
         try:
             wait_until(ready, READY_TIMEOUT_S, f"{self.name} has its ready line")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log_tail()}") from None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it runs and has said that it listens."""
+        if self._listens_as != self.process:
+            with open(self.log, "rb") as log:
+                log.seek(self.life_start)
+                if b" ready: " not in log.read():
+                    return False
+            self._listens_as = self.process
+        return self.running
 
     @property
     def running(self) -> bool:

@@ -19,6 +19,14 @@ _PEEK = 0.3
 """Share of kills after which the dead node's disk is looked at."""
 _SPOILED = 0.15
 """Share of kills after which a file that can be made anew is damaged."""
+_PATIENT = 0.6
+"""Share of kills that wait until all nodes serve: there must be something that can be lost."""
+_LOSSES = 0.6
+"""Of the unlucky node's kills in a round with losses."""
+_PATIENCE_S = 10.0
+_AGAIN = 0.3
+"""Share of starts in which the node is killed again before it serves, or just when it does."""
+_START_S = 3.0
 REFUSAL = "CorruptRecord"
 """How a node says that it does not start on a damaged disk."""
 
@@ -34,7 +42,7 @@ class Temper:
 
     kill_every_s: tuple[float, float] = (2.0, 5.0)
     disturb_every_s: tuple[float, float] = (3.0, 8.0)
-    down_s: tuple[float, float] = (0.0, 2.5)
+    down_s: tuple[float, float] = (0.0, 1.5)
     pause_s: tuple[float, float] = (0.1, 6.0)
     split_s: tuple[float, float] = (1.0, 8.0)
     losses: bool = False
@@ -118,12 +126,21 @@ class Nemesis:
         loop, rng = asyncio.get_running_loop(), self._rng
         while True:
             await asyncio.sleep(rng.uniform(*self._temper.kill_every_s))
+            if rng.random() < _PATIENT:
+                await self._all_serve()
             if loop.time() > until_s:
                 return
             well = [node for node in self._cluster.nodes if node.name not in self._busy]
-            count = rng.choice((1, 1, 1, 1, 1, 1, 1, 1, 2, len(self._cluster)))
+            count = rng.choice((1,) * 10 + (2, len(self._cluster)))
             for node in rng.sample(well, min(count, len(well))):
                 self._act(self._kill(node))
+
+    async def _all_serve(self) -> None:
+        """Wait until they do, but not for ever."""
+        for _ in range(int(_PATIENCE_S / _POLL_S)):
+            if all(node.serves for node in self._cluster.nodes):
+                return
+            await asyncio.sleep(_POLL_S)
 
     async def _kill(self, node: ClusterNode) -> None:
         rng = self._rng
@@ -137,7 +154,7 @@ class Nemesis:
             self._runs[node.name].end_ms = self._now_ms()
             if rng.random() < _PEEK:
                 await self._peek(node, fault)
-            if node is self._unlucky and self._temper.losses and rng.random() < 0.3:
+            if node is self._unlucky and self._temper.losses and rng.random() < _LOSSES:
                 if rng.random() < 0.3:
                     self._wipe(node, "")
                 else:
@@ -145,9 +162,25 @@ class Nemesis:
             elif rng.random() < _SPOILED:
                 self._damage(node, "derived", disks.spoil_derived)
             await asyncio.sleep(rng.uniform(*self._temper.down_s))
+            while rng.random() < _AGAIN:
+                fault = await self._kill_in_start(node, fault)
             await self.start(node, fault)
         finally:
             self._busy.discard(node.name)
+
+    async def _kill_in_start(self, node: ClusterNode, fault: Fault) -> Fault:
+        """Start a node that is down for the length of a blink; the fault of which it is down now."""
+        node.start(wait=False)
+        await asyncio.sleep(self._rng.uniform(0, _START_S))
+        if not node.running:
+            # Whether it may refuse to start is looked at when it is to stay.
+            return fault
+        now_ms = fault.end_ms = self._now_ms()
+        if node.serves:
+            self._history.add(Run(node.name, now_ms, now_ms))
+        fault = self._note("crash", node)
+        node.kill()
+        return fault
 
     async def _serves(self, node: ClusterNode) -> bool:
         """Wait for a node's ready line; False if it ends instead."""
@@ -155,7 +188,7 @@ class Nemesis:
         while asyncio.get_running_loop().time() < deadline_s:
             if not node.running:
                 return False
-            if b" ready: " in node.log.read_bytes()[node.life_start :]:
+            if node.serves:
                 return True
             await asyncio.sleep(_POLL_S)
         return False

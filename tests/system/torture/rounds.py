@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,7 @@ MEMORY_MIB_MAX: Final = 512
 FILES_MAX: Final = 512
 _KEYS: Final = 100
 """Numbers of keys that one workload may use in one era."""
+_LOOKS_FIRST: Final = 0.9
 _READS: Final = 8
 _POLL_S: Final = 0.3
 
@@ -92,6 +94,31 @@ class Result:
 def now_ms() -> float:
     """Unix time."""
     return time.time() * 1000
+
+
+class Client(SimClient):
+    """Asks another node where it knows that the one it wants is down, most of the time."""
+
+    def __init__(
+        self, number: int, journal: Journal, nodes: Sequence[ClusterNode], rng: random.Random
+    ) -> None:
+        super().__init__(
+            number,
+            asyncio.get_running_loop(),
+            journal,
+            [(node.name, Address(node.host, node.resp_port)) for node in nodes],
+            patience_s=2.5 * REQUEST_TIMEOUT_MS / 1000,
+        )
+        self._nodes = nodes
+        self._rng = rng
+
+    async def take(self, step: Step) -> None:
+        """As any client, but for its choice of a node."""
+        if self._rng.random() < _LOOKS_FIRST:
+            order = [(step.node + further) % len(self._nodes) for further in range(len(self._nodes))]
+            up = [number for number in order if self._nodes[number].serves]
+            step = replace(step, node=up[0] if up else step.node)
+        await super().take(step)
 
 
 class Round:
@@ -157,11 +184,8 @@ class Round:
 
     # Clients.
 
-    def _client(self, number: int) -> SimClient:
-        addresses = [(node.name, Address(node.host, node.resp_port)) for node in self.cluster.nodes]
-        loop = asyncio.get_running_loop()
-        patience_s = 2.5 * REQUEST_TIMEOUT_MS / 1000
-        return SimClient(number, loop, self._journal, addresses, patience_s=patience_s)
+    def _client(self, number: int) -> Client:
+        return Client(number, self._journal, self.cluster.nodes, self._rng)
 
     async def _work(self, seconds: float) -> None:
         """Several workloads side by side, era after era."""
@@ -180,7 +204,11 @@ class Round:
                     rng, count, clients=CLIENTS, nodes=len(self.cluster), horizon_s=era_s
                 )
                 for one in range(CLIENTS):
-                    own = [_moved(step, first_key) for step in steps if step.client == one]
+                    own = [
+                        replace(step, keys=tuple(first_key + key for key in step.keys))
+                        for step in steps
+                        if step.client == one
+                    ]
                     works.append(clients[place * CLIENTS + one].run(own, loop.time() + era_s))
             await asyncio.gather(*works)
             era += 1
@@ -321,19 +349,6 @@ class Round:
             if at >= 0:
                 shown = text[at : at + 2000].decode(errors="replace")
                 self.found.append(Violation("X", f"{node.name} logged an exception: {shown}"))
-
-
-def _moved(step: Step, first_key: int) -> Step:
-    """The same step on other keys."""
-    return Step(
-        step.client,
-        step.pause_s,
-        step.verb,
-        tuple(first_key + key for key in step.keys),
-        step.node,
-        step.ttl_ms,
-        step.size,
-    )
 
 
 def _unexpired(stored: StoredSet) -> StoredSet:
