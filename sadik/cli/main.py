@@ -20,7 +20,7 @@ from typing import Any, Final
 import click
 
 import sadik
-from sadik.cli import cluster, demo, values
+from sadik.cli import cluster, demo, sim, values
 from sadik.cli.remote import RemoteError
 from sadik.cli.session import PROGRAM, options
 
@@ -56,7 +56,7 @@ def command() -> click.Group:
         help="Look at a Sadik cluster and steer it. Any node answers for all.",
         epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 unknown (it may have been done).",
     )
-    for item in (demo.demo, *values.COMMANDS, *cluster.COMMANDS):
+    for item in (demo.demo, *values.COMMANDS, *cluster.COMMANDS, sim.sim):
         program.add_command(item)
     version = click.version_option(sadik.__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
     return version(program)

@@ -166,12 +166,14 @@ class SimNode:
 
     def _seen_by(self, node: Node) -> None:
         self._vnodes = node.vnodes
+        self._trace.meet(self.name, node.core.fallback_actor, "*")
         self._note_actor()
 
     def _note_actor(self) -> int:
         actor: int = self._vnodes.actor
         if not self.actors or self.actors[-1] != actor:
             self.actors.append(actor)
+            self._trace.meet(self.name, actor)
         return actor
 
     def _see(self, name: bytes, encoded: Any) -> None:

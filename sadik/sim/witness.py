@@ -8,11 +8,14 @@ covers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sadik.kernels import versions
 from sadik.kernels.buffers import Buffer
 from sadik.sim.history import Dot
+
+BUCKET: Final = b"0"
+"""Where all keys are."""
 
 
 class Minted(NamedTuple):
