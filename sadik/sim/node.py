@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from sadik.api.process import Outside, Serving, assemble, born, open_engine
+from sadik.api.process import Outside, Serving, assemble, born, open_engine, open_hint_engine
 from sadik.config import NodeConfig
 from sadik.errors import SadikError
 from sadik.node.birth import BirthRecord
@@ -19,7 +19,7 @@ from sadik.sim.loop import Process, VirtualLoop
 from sadik.sim.network import Network
 from sadik.sim.outside import NodeClock, SeededEntropy, SimWorker, true_ms
 from sadik.sim.trace import Trace
-from sadik.sim.witness import Witness, WitnessedEngine, address_of
+from sadik.sim.witness import Held, Witness, WitnessedEngine, address_of, watch_hints
 
 PEER_PORT: Final = 7381
 RESP_PORT: Final = 7379
@@ -146,6 +146,7 @@ class SimNode:
                     told=told,
                     with_http=self._with_http,
                     open_engine=self._open_engine,
+                    open_hint_engine=self._open_hint_engine,
                 )
                 serving.node.on_fault = lambda reason: self._give_up(reason)
                 self._seen_by(serving.node)
@@ -176,8 +177,24 @@ class SimNode:
             self._trace.meet(self.name, actor)
         return actor
 
-    def _see(self, name: bytes, encoded: Any) -> None:
-        self._witness.look(self.name, self._note_actor(), address_of(name)[1], encoded)
+    def _open_hint_engine(
+        self, config: NodeConfig, birth: BirthRecord, files: Any, clock: Any, entropy: Any
+    ) -> Any:
+        return watch_hints(open_hint_engine(config, birth, files, clock, entropy), self._see_hint)
+
+    def _see(self, name: bytes, encoded: Any, held: Held) -> None:
+        self._witness.look(self.name, self._note_actor(), address_of(name)[1], encoded, held)
+
+    def _see_hint(self, name: bytes, encoded: Any, digest: bytes) -> None:
+        if self.serving is not None:
+            node = self.node
+            self._witness.look(
+                self.name,
+                node.core.fallback_actor,
+                address_of(name)[1],
+                encoded,
+                lambda: node.hints.sets_for([digest])[0],
+            )
 
     def _give_up(self, reason: str) -> None:
         self.failure = reason

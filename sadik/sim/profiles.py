@@ -35,6 +35,7 @@ class Profile:
     losses: Whether one node's disk may lose what it had acknowledged.
     calm: Share of runs without any fault.
     zones: Whether nodes may be in zones.
+    everybody: Share of power cuts that strike all nodes at once, where every acknowledgement is durable.
     """
 
     faults: tuple[FaultKind, ...] = (*NETWORK, *PROCESS, *DISK, *LOSSES)
@@ -45,6 +46,7 @@ class Profile:
     horizon_s: float = 2.0
     clients: int = 5
     zones: bool = True
+    everybody: float = 0.2
 
 
 PROFILES: Final[dict[str, Profile]] = {
@@ -56,6 +58,17 @@ PROFILES: Final[dict[str, Profile]] = {
     "clocks": Profile(faults=("clock", "crash", "split"), workloads=("expiry", "mixed", "recreation")),
     "siblings": Profile(faults=("split", "slow", "crash"), workloads=("contention", "register")),
     "deletes": Profile(faults=("split", "crash", "power_cut", "pause"), workloads=("recreation",)),
+    "fallbacks": Profile(
+        faults=("split", "crash", "pause"),
+        workloads=("blind", "register", "recreation", "mixed"),
+        zones=False,
+    ),
+    "hints": Profile(faults=("split", "crash", "flip"), workloads=("blind", "mixed", "skewed"), zones=False),
+    "powercuts": Profile(faults=("power_cut", "crash"), sync=("always",), everybody=0.6),
+    "syncs": Profile(faults=("sync_failed", "power_cut"), sync=("always",), everybody=0.6),
+    "restarts": Profile(
+        faults=("crash", "power_cut", "derived"), sync=("always",), shape=Shape(nodes=3), zones=False
+    ),
     "three": Profile(shape=Shape(nodes=3), zones=False),
 }
 
@@ -156,7 +169,7 @@ def _draw(
         amount = rng.choice((-1, 1)) * rng.randint(1, skew_ms)
     elif kind in LOSSES or (kind == "power_cut" and shape.sync != "always"):
         nodes = (unlucky,)
-    elif kind == "power_cut" and rng.random() < 0.2:
+    elif kind == "power_cut" and rng.random() < profile.everybody:
         nodes = tuple(everybody)
     return Disturbance(kind, at_s, lasts_s, nodes, others, amount)
 

@@ -1,18 +1,22 @@
 """Who minted which dot, as seen from outside: between a node and its storage engine.
 
 A plain write's acknowledgement does not tell its dot, nor what its coordinator held and so replaced. Both can
-be seen when the coordinator stores the new set: the value names its writer, and the set's entries are what it
-covers.
+be seen when the coordinator stores the new set: the value names its writer, and what was stored before is
+what it covers. That the set itself says so is not believed: a coordinator that has lost what it minted says
+too much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from sadik.kernels import versions
 from sadik.kernels.buffers import Buffer
+from sadik.node.repair import hint_format
 from sadik.sim.history import Dot
+from sadik.storage.engine import DIGEST_BYTES
 
 BUCKET: Final = b"0"
 """Where all keys are."""
@@ -57,14 +61,26 @@ class Witness:
         self._now_ms = now_ms
         self._newest: dict[int, int] = {}
 
-    def look(self, node: str, actor: int, key: bytes, encoded: Buffer) -> None:
-        """A node whose actor is ``actor`` stores a set."""
+    def look(
+        self, node: str, actor: int, key: bytes, encoded: Buffer, held: Callable[[], Buffer | None]
+    ) -> None:
+        """A node stores a set that it may have minted in.
+
+        Args:
+            actor: Under which it mints now.
+            held: What it has of the key until now; None where nobody knows.
+        """
         entries, values = versions.decode(encoded)
         self.siblings_max = max(self.siblings_max, len(values))
         newest = self._newest.get(actor, 0)
         mints = [one for one in values if one.actor == actor and one.stamp > newest]
+        if not mints:
+            return
+        self._newest[actor] = max(one.stamp for one in mints)
+        # A delete has read what other replicas hold, too: it covers all that its set knows.
+        base = None if any(one.flags & versions.TOMBSTONE for one in mints) else held()
+        known = entries if base is None else versions.decode(base)[0] if base else ()
         for one in mints:
-            covered = tuple((who, one.stamp - 1 if who == actor else stamp) for who, stamp in entries)
             minted = Minted(
                 self._now_ms(),
                 node,
@@ -72,20 +88,21 @@ class Witness:
                 (actor, one.stamp),
                 bytes(one.payload),
                 bool(one.flags & versions.TOMBSTONE),
-                covered,
+                tuple((who, min(stamp, one.stamp - 1) if who == actor else stamp) for who, stamp in known),
                 len(values) - 1,
             )
             self.minted.append(minted)
             if not minted.tombstone:
                 self.by_value.setdefault(minted.value, []).append(minted)
-        if mints:
-            self._newest[actor] = max(one.stamp for one in mints)
+
+
+Held = Callable[[], Buffer | None]
 
 
 class WitnessedEngine:
-    """An engine that is looked at; all else is its own."""
+    """A data engine that is looked at; all else is its own."""
 
-    def __init__(self, engine: Any, see: Callable[[bytes, Buffer], None]) -> None:
+    def __init__(self, engine: Any, see: Callable[[bytes, Buffer, Held], None]) -> None:
         self._engine = engine
         self._see = see
         # The methods of the data path, without a look-up each time.
@@ -95,29 +112,56 @@ class WitnessedEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def write_batch(
-        self,
-        count: int,
-        digests: Buffer,
-        names: Buffer,
-        name_starts: Buffer,
-        name_lengths: Buffer,
-        values: Buffer,
-        value_offsets: Buffer,
-        *rest: Buffer,
-    ) -> int:
-        ticket: int = self._engine.write_batch(
-            count, digests, names, name_starts, name_lengths, values, value_offsets, *rest
-        )
-        offsets = memoryview(value_offsets).cast("B").cast("q")
-        starts, lengths = (
-            memoryview(name_starts).cast("B").cast("q"),
-            memoryview(name_lengths).cast("B").cast("q"),
-        )
-        data, text = memoryview(values).cast("B"), memoryview(names).cast("B")
-        for index in range(count):
-            if offsets[index] < offsets[index + 1]:
-                start = starts[index]
-                name = bytes(text[start : start + lengths[index]])
-                self._see(name, data[offsets[index] : offsets[index + 1]])
+    def write_batch(self, count: int, digests: Buffer, *arrays: Buffer) -> int:
+        latest: dict[bytes, Buffer] = {}
+        keys = memoryview(digests).cast("B")
+        for index, name, encoded in _written(count, *arrays[:5]):
+            key = bytes(keys[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
+            # Of two writes of a key the second one replaces the first.
+            self._see(name, encoded, partial(latest.get, key) if key in latest else partial(self._held, key))
+            latest[key] = encoded
+        ticket: int = self._engine.write_batch(count, digests, *arrays)
         return ticket
+
+    def _held(self, key: bytes) -> Buffer:
+        """What a read shows: nothing, too, where it cannot be read."""
+        found: Buffer = self._engine.read_batch(1, key).data
+        return found
+
+
+def watch_hints(engine: Any, see: Callable[[bytes, Buffer, bytes], None]) -> Any:
+    """Have an engine of hints looked at, in which a fallback mints. It stays itself: its store asks which
+    engine it has.
+    """
+    write = engine.write_batch
+
+    def write_batch(count: int, digests: Buffer, *arrays: Buffer) -> int:
+        for _, name, encoded in _written(count, *arrays[:5]):
+            # The ledger of hints has no name.
+            if name and (hint := hint_format.decode(bytes(encoded))).set:
+                see(name, hint.set, hint.digest)
+        ticket: int = write(count, digests, *arrays)
+        return ticket
+
+    engine.write_batch = write_batch
+    return engine
+
+
+def _written(
+    count: int,
+    names: Buffer,
+    name_starts: Buffer,
+    name_lengths: Buffer,
+    values: Buffer,
+    value_offsets: Buffer,
+) -> Iterator[tuple[int, bytes, memoryview]]:
+    """(index, name, value) of what a batch writes."""
+    offsets = memoryview(value_offsets).cast("B").cast("q")
+    starts = memoryview(name_starts).cast("B").cast("q")
+    lengths = memoryview(name_lengths).cast("B").cast("q")
+    data, text = memoryview(values).cast("B"), memoryview(names).cast("B")
+    for index in range(count):
+        if offsets[index] < offsets[index + 1]:
+            start = starts[index]
+            name = bytes(text[start : start + lengths[index]])
+            yield index, name, data[offsets[index] : offsets[index + 1]]
