@@ -138,6 +138,9 @@ def test_pw_is_not_met_by_fallbacks() -> None:
             reply = await one.set(first, key, b"strict", w=1, pw=2)
             assert reply.refused
             assert isinstance(reply.error, QuorumMissed)
+            # Three replicas can be reached, and that is not what is missing.
+            assert str(reply.error) == "1 of 2 primaries can be reached; nothing was done"
+            assert (reply.error.required, reply.error.received) == (2, 0)
             assert (await one.get(first, key, r=1, pr=2)).refused
             assert (await one.get(first, key, r=3)).value == b"sloppy"
 

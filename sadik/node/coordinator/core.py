@@ -160,7 +160,13 @@ class Core:
             coordinators[span.first : span.stop] = table.coordinator[rows]
         return Targets(primaries, reachable, coordinators)
 
-    def refusal(self, targets: Targets, need: npt.NDArray[np.int16], index: int) -> QuorumMissed:
+    def refusal(
+        self,
+        targets: Targets,
+        need: npt.NDArray[np.int16],
+        need_primary: npt.NDArray[np.int16],
+        index: int,
+    ) -> QuorumMissed:
         """Why operation ``index`` cannot be done now."""
         view = self.view
         row, stand_ins = targets.primaries[index].tolist(), targets.reachable[index].tolist()
@@ -170,10 +176,14 @@ class Core:
             for number, stand_in in zip(row, stand_ins, strict=True)
             if number not in (NOBODY, stand_in)
         )
-        why = "; hints are full" if live >= need[index] and self.hints.full else ""
+        required, what = int(need[index]), "replicas"
+        own = sum(number == stand_in != NOBODY for number, stand_in in zip(row, stand_ins, strict=True))
+        if live >= required and own < need_primary[index]:
+            live, required, what = own, int(need_primary[index]), "primaries"
+        why = "; hints are full" if live >= required and self.hints.full else ""
         return QuorumMissed(
-            f"{live} of {int(need[index])} replicas can be reached{why}; nothing was done",
-            required=int(need[index]),
+            f"{live} of {required} {what} can be reached{why}; nothing was done",
+            required=required,
             received=0,
             reasons=reasons,
         )

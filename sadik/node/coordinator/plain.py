@@ -200,7 +200,7 @@ class PlainRequests:
         missed = np.flatnonzero(short)
         if len(missed):
             self._core.instruments.refused.value += len(missed)
-            turn.fail(missed, partial(self._core.refusal, targets, need))
+            turn.fail(missed, partial(self._core.refusal, targets, need, need_primary))
         here = (coordinators == view.me) & ~short
         elsewhere = ~here & ~short
         if forwarded and elsewhere.any():

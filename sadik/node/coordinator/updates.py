@@ -103,7 +103,7 @@ class RecordRequests:
         # A node without a layout needs nobody's answer, and has none.
         short |= coordinators == NOBODY
         if short.any():
-            refuse(self._core.refusal(targets, need, int(np.flatnonzero(short)[0])))
+            refuse(self._core.refusal(targets, need, need_primary, int(np.flatnonzero(short)[0])))
             return
         own = ((primaries == self._core.view.me) | (reachable == self._core.view.me)).any(axis=1)
         digests = [bytes(operations.digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)]) for i in range(count)]
@@ -252,7 +252,7 @@ class RecordRequests:
         if self._core.hints.full:
             short |= (reachable != primaries).any(axis=1)
         if short.any():
-            return self._core.refusal(targets, need, int(np.flatnonzero(short)[0]))
+            return self._core.refusal(targets, need, need_primary, int(np.flatnonzero(short)[0]))
         if (coordinators != self._core.view.me).any():
             return Unavailable("the layout, or who is up, has just changed; nothing was done, try again")
         return None
