@@ -120,6 +120,11 @@ class Client(SimClient):
             step = replace(step, node=up[0] if up else step.node)
         await super().take(step)
 
+    def close(self) -> None:
+        """Its connections are gone."""
+        for connection in self._connections.values():
+            connection.abort("the round is over")
+
 
 class Round:
     """Round ``number`` of a seed on a cluster that is whole."""
@@ -212,6 +217,8 @@ class Round:
                     works.append(clients[place * CLIENTS + one].run(own, loop.time() + era_s))
             await asyncio.gather(*works)
             era += 1
+        for client in clients:
+            client.close()
 
     def _keys_asked_for(self) -> list[bytes]:
         return sorted({operation.key for operation in self.history.operations})
@@ -271,6 +278,7 @@ class Round:
         for number, key in enumerate(self._keys_asked_for()):
             for node in range(count):
                 await self._read(reader, key, (number + node) % count, r=3 if node == 0 else 0)
+        reader.close()
         phase.end_ms = now_ms()
 
     async def _read(self, reader: SimClient, key: bytes, node: int, r: int) -> None:
