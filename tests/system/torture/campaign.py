@@ -58,12 +58,11 @@ class Torture:
         """Whether no promise was broken."""
         began_s = time.monotonic()
         number = 0
-        while True:
-            left_s = 60 * minutes - (time.monotonic() - began_s)
-            if number and left_s < self.round_s / 2:
-                break
-            number = self._live(number, began_s, minutes)
-        self._console.print(self._table())
+        try:
+            while not number or time.monotonic() - began_s < 60 * minutes - self.round_s / 2:
+                number = self._live(number, began_s, minutes)
+        finally:
+            self._console.print(self._table())
         return not any(result.violations for result in self.results)
 
     def _live(self, number: int, began_s: float, minutes: float) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sadik.sim.history import Fault, FaultKind, History, Recovery, Run
-from tests.system.cluster_harness import READY_TIMEOUT_S, Cluster, ClusterNode
+from tests.system.cluster_harness import START_TIMEOUT_S, Cluster, ClusterNode
 from tests.system.torture import disks
 from tests.system.torture.network import Network
 
@@ -114,6 +114,9 @@ class Nemesis:
                 self._begin_run(node)
                 return
             log = node.log_tail(40)
+            if node.running:
+                self.found.append(("X", f"{node.name} has not started in {START_TIMEOUT_S:g} s: {log}"))
+                return
             hurt = any(one.kind == "flip" and node.name in one.nodes for one in self._history.faults)
             if not hurt or REFUSAL not in log:
                 self.found.append(("X", f"{node.name} does not start: {log}"))
@@ -184,7 +187,7 @@ class Nemesis:
 
     async def _serves(self, node: ClusterNode) -> bool:
         """Wait for a node's ready line; False if it ends instead."""
-        deadline_s = asyncio.get_running_loop().time() + READY_TIMEOUT_S
+        deadline_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline_s:
             if not node.running:
                 return False

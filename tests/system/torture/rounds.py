@@ -44,8 +44,8 @@ writes."""
 RATE: Final = 12.0
 """Operations a second of one client."""
 REQUEST_TIMEOUT_MS: Final = 2000
-EQUAL_S: Final = 60.0
-READY_S: Final = 30.0
+EQUAL_S: Final = 90.0
+READY_S: Final = 60.0
 SKEW_MS: Final = 20
 """All nodes have one clock, which they look at a little earlier or later than the harness."""
 MEMORY_MIB_MAX: Final = 512
