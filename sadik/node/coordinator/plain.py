@@ -74,7 +74,11 @@ class PlainRequests:
         Returns:
             How many operations were taken, at least one. The last run taken may be cut short.
         """
-        return self._run(of_batch(batch, spans), stops, done, options, self._core.deadline(options))
+        self._core.peers.hold()
+        try:
+            return self._run(of_batch(batch, spans), stops, done, options, self._core.deadline(options))
+        finally:
+            self._core.peers.flush()
 
     def _run(
         self,
