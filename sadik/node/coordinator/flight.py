@@ -13,11 +13,11 @@ each of these works on the counts of the same batch and may be the one that deci
 
 from __future__ import annotations
 
-import heapq
 import logging
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,13 @@ from sadik.env.clock import Clock
 from sadik.errors import LimitReached, ProtocolError, QuorumMissed, SadikError, StorageError, StorageFailed
 from sadik.ids import NodeId
 from sadik.kernels import frames, packets, replica, resp, versions
+from sadik.kernels.buffers import Buffer
 from sadik.members.view import View
 from sadik.node.coordinator.instruments import CoordinatorInstruments
 from sadik.node.coordinator.outcomes import FAILED
-from sadik.node.coordinator.quorum import Needs, Tally
+from sadik.node.coordinator.quorum import Needs, Tally, Uniform
 from sadik.node.items import Item, encode_items
-from sadik.node.operations import DIGEST_BYTES, Operations
+from sadik.node.operations import DIGEST_BYTES, Operations, named_spans
 from sadik.node.vnode import Vnodes
 from sadik.storage.engine import STORED, ReadBatch
 
@@ -53,6 +54,7 @@ _WRITE_STATUS = {
     5: "its storage failed",
 }
 
+_NEVER: Final = 1 << 63
 Indices = npt.NDArray[np.intp]
 
 
@@ -80,7 +82,8 @@ class Hints(Protocol):
     def add_sets(self, owner: NodeId, items: Sequence[Item]) -> int: ...
 
 
-class Local(NamedTuple):
+@dataclass(slots=True)
+class Local:
     """What the coordinator's own replica did.
 
     Attributes:
@@ -89,6 +92,8 @@ class Local(NamedTuple):
         none). sets, set_offsets: New sets; int64, count + 1.
         after: Fingerprint of the set after each operation, uint64 each.
         pending: Ticket to wait for before the own write counts, 0 for none.
+        refused: Whether any operation has a status above ``versions.NOTHING``.
+        errors: Of operations with status FAILED.
     """
 
     status: bytearray
@@ -101,13 +106,15 @@ class Local(NamedTuple):
     set_offsets: bytes | bytearray
     after: bytes | bytearray
     pending: int
+    refused: bool = False
+    errors: dict[int, SadikError] = field(default_factory=dict)
 
 
 class Flight:
     """One batch under way.
 
     Attributes:
-        errors: Of operations that failed, once answered.
+        uniform: What all operations need, of all nodes; None where that differs, and ``tally`` counts.
         merged: By operation: what replicas that differed make of the set, together with our own.
         own: By operation, whether this node is one of the primaries; None: of all.
         overtaken: Reads that a later write of the batch follows on the same key, and the last such write.
@@ -116,10 +123,9 @@ class Flight:
 
     __slots__ = (
         "answered",
-        "bucket_spans",
         "count",
+        "deadline_ns",
         "digests",
-        "errors",
         "fallback",
         "kinds",
         "local",
@@ -127,8 +133,6 @@ class Flight:
         "name_lengths",
         "name_starts",
         "names",
-        "needs",
-        "number",
         "open",
         "overtaken",
         "own",
@@ -142,37 +146,41 @@ class Flight:
         "started_ns",
         "tally",
         "theirs",
+        "uniform",
         "w_left",
         "waits_for_disk",
     )
 
     def __init__(
-        self, operations: Operations, local: Local, sink: Callable[[Flight], None], started_ns: int
+        self,
+        operations: Operations,
+        local: Local,
+        sink: Callable[[Flight], None],
+        started_ns: int,
+        deadline_ns: int,
     ) -> None:
         count = operations.count
         self.count = count
-        self.kinds = bytes(operations.kinds[:count])
         # The turn's arena is used again by the next one; names are needed for repair and hints.
-        self.names = bytes(memoryview(operations.data)[: operations.used])
-        self.name_starts = bytes(memoryview(operations.name_starts)[: 8 * count])
-        self.name_lengths = bytes(memoryview(operations.name_lengths)[: 8 * count])
+        self.kinds = operations.kinds[:count]
+        self.names = operations.data[: operations.used]
+        self.name_starts = operations.name_starts[: 8 * count]
+        self.name_lengths = operations.name_lengths[: 8 * count]
         self.digests = operations.digests[: DIGEST_BYTES * count]
-        self.spans = operations.named_spans()
-        self.bucket_spans = operations.spans
+        self.spans = operations.spans
         self.local = local
         self.sink = sink
         self.started_ns = started_ns
-        self.size = len(self.names) + len(local.sets) + len(local.stored.data) + 64 * count
+        self.deadline_ns = deadline_ns
+        self.size = operations.used + len(local.sets) + len(local.stored.data) + 64 * count
         self.answered = False
         self.fallback = False
-        self.errors: dict[int, SadikError] = {}
-        self.needs = Needs(1, 1, 0, 0)
+        self.uniform: Uniform | None = None
         self.w_left = 0
         self.r_left = 0
         self.tally: Tally | None = None
         self.waits_for_disk = False
         self.open = 0
-        self.number = 0
         self.sent: list[Sent] = []
         self.merged: dict[int, bytes] = {}
         self.overtaken: dict[int, int] = {}
@@ -235,7 +243,7 @@ class Flight:
     def name(self, index: int) -> bytes:
         start = int.from_bytes(self.name_starts[8 * index : 8 * index + 8], "little")
         length = int.from_bytes(self.name_lengths[8 * index : 8 * index + 8], "little")
-        return self.names[start : start + length]
+        return bytes(self.names[start : start + length])
 
     def digest(self, index: int) -> bytes:
         return bytes(self.digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
@@ -257,17 +265,17 @@ class Sent:
         request: int,
         kind: Kind,
         index: bytes | None,
-        *,
-        primary: bool = True,
-        owner: NodeId | None = None,
+        waiting: list[NodeId],
+        primary: bool,
+        owner: NodeId | None,
     ) -> None:
         self.flight = flight
         self.request = request
         self.kind = kind
         self.index = index
+        self.waiting = waiting
         self.primary = primary
         self.owner = owner
-        self.waiting: list[NodeId] = []
 
     def operations(self) -> Indices:
         if self.index is None:
@@ -301,9 +309,9 @@ class Flights:
         self._clock = clock
         self._instruments = instruments
         self._pending: dict[int, Sent] = {}
-        self._deadlines: list[tuple[int, int]] = []
-        self._flying: dict[int, Flight] = {}
-        self._number = 0
+        self._flying: dict[Flight, None] = {}
+        # No flight is past its deadline before; it may be that of one that has ended.
+        self._due_ns = _NEVER
         self.bytes_held = 0
 
     def __len__(self) -> int:
@@ -314,31 +322,29 @@ class Flights:
     def launch_uniform(
         self,
         flight: Flight,
-        needs: Needs,
-        others: Sequence[NodeId],
-        down: Sequence[NodeId],
-        deadline_ns: int,
+        uniform: Uniform,
     ) -> None:
-        """Send a batch of which every node is a primary: the same frames to all ``others``, hints for
-        ``down``."""
+        """Send a batch of which every node is a primary: the same frames to all others, hints for those that
+        are down."""
         local, count, kinds = flight.local, flight.count, flight.kinds
-        flight.needs = needs
-        self._opened(flight, deadline_ns)
+        flight.uniform = uniform
+        self._opened(flight)
         read: bytes | None = None
         reading = kinds.find(resp.GET) >= 0
         if reading and local.sets:
             flight.find_overtaken()
-        if reading and (kinds.find(resp.SET) >= 0 or max(local.status) > versions.NOTHING):
+        if reading and (local.refused or kinds.find(resp.SET) >= 0):
             read = np.flatnonzero(flight.reads).astype(np.int32).tobytes()
             reading = bool(read)
         # Before anything is sent: what cannot be sent at once turns these into a tally.
-        flight.w_left = needs.write - (0 if local.pending else 1) if local.sets else 0
-        flight.r_left = needs.read - 1 if reading else 0
+        if reading:
+            flight.r_left = uniform.read - 1
         if local.sets:
+            flight.w_left = uniform.write - (0 if local.pending else 1)
             packet, index = packets.encode_sets(
                 WRITE,
                 b"",
-                flight.spans,
+                named_spans(flight.spans),
                 count,
                 flight.digests,
                 flight.names,
@@ -347,16 +353,18 @@ class Flights:
                 local.sets,
                 local.set_offsets,
             )
-            self._send(flight, Kind.SETS, packet, None if len(index) == 4 * count else index, others)
-            for owner in down:
+            some = None if len(index) == 4 * count else index
+            self._send(flight, Kind.SETS, (packet,), some, uniform.others)
+            for owner in uniform.down:
                 self._hint(flight, owner, np.frombuffer(index, np.int32).astype(np.intp))
         if reading:
             if read is None:
-                packet = READS_HEADER.pack(count, 0) + flight.digests + local.after
+                asked = READS_HEADER.pack(count, 0), flight.digests, local.after
             else:
-                packet = self._reads(flight, np.frombuffer(read, np.int32).astype(np.intp))
-            self._send(flight, Kind.READS, packet, read, others)
-        self._await_disk(flight)
+                asked = self._reads(flight, np.frombuffer(read, np.int32).astype(np.intp))
+            self._send(flight, Kind.READS, asked, read, uniform.others)
+        if local.pending:
+            self._await_disk(flight)
         self._check(flight)
 
     def launch(
@@ -365,7 +373,6 @@ class Flights:
         view: View,
         needs: Sequence[Needs],
         targets: tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]],
-        deadline_ns: int,
         *,
         fallback: bool = False,
     ) -> None:
@@ -377,12 +384,12 @@ class Flights:
             fallback: This node is none of the primaries; what it wrote are hints.
         """
         flight.fallback = fallback
-        self._opened(flight, deadline_ns)
+        self._opened(flight)
         primaries, reachable = targets
         writes, reads = flight.writes, flight.reads
         if reads.any() and writes.any():
             flight.find_overtaken()
-        counts = [operations for _, operations in flight.spans]
+        counts = [stop - first for first, stop, _ in flight.spans]
         tally = Tally(
             np.where(
                 writes,
@@ -421,7 +428,8 @@ class Flights:
                 self._hint(
                     flight, view.nodes[owner], np.flatnonzero((nobody & (primaries == owner)).any(axis=1))
                 )
-        self._await_disk(flight)
+        if flight.waits_for_disk:
+            self._await_disk(flight)
         self._check(flight)
 
     def _ask(
@@ -444,7 +452,7 @@ class Flights:
             packet, index = packets.encode_sets(
                 WRITE if primary else HINT,
                 b"" if owner is None else owner.encode(),
-                flight.spans,
+                named_spans(flight.spans),
                 flight.count,
                 flight.digests,
                 flight.names,
@@ -455,7 +463,7 @@ class Flights:
                 written.astype(np.uint8).tobytes(),
             )
             kind = Kind.SETS if primary else Kind.HINTED
-            self._send(flight, kind, packet, index, [node], primary=primary, owner=owner)
+            self._send(flight, kind, (packet,), index, (node,), primary, owner)
             if not primary:
                 self._instruments.sloppy.value += len(chosen)
         read = np.flatnonzero(mine & flight.reads)
@@ -465,43 +473,41 @@ class Flights:
                 Kind.READS,
                 self._reads(flight, read),
                 read.astype(np.int32).tobytes(),
-                [node],
-                primary=primary,
-                owner=owner,
+                (node,),
+                primary,
+                owner,
             )
 
-    def _reads(self, flight: Flight, chosen: Indices) -> bytes:
+    def _reads(self, flight: Flight, chosen: Indices) -> tuple[bytes, bytes, bytes]:
         digests = np.frombuffer(flight.digests, np.uint8, DIGEST_BYTES * flight.count)
         prints = np.frombuffer(flight.local.after, np.uint64, flight.count)
         states = chosen
         if flight.overtaken:
             states = np.array([flight.overtaken.get(index, index) for index in chosen.tolist()], np.intp)
         return (
-            READS_HEADER.pack(len(chosen), 0)
-            + digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes()
-            + prints[states].tobytes()
+            READS_HEADER.pack(len(chosen), 0),
+            digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes(),
+            prints[states].tobytes(),
         )
 
     def _send(
         self,
         flight: Flight,
         kind: Kind,
-        packet: bytes,
+        payload: Sequence[Buffer],
         index: bytes | None,
         nodes: Sequence[NodeId],
-        *,
         primary: bool = True,
         owner: NodeId | None = None,
     ) -> None:
-        request = self._links.next_request()
-        frame = frames.encode(kind, request, (packet,))
-        sent = Sent(flight, request, kind, index, primary=primary, owner=owner)
         if not nodes:
             return
+        request = self._links.next_request()
+        frame = frames.encode(kind, request, payload)
+        sent = Sent(flight, request, kind, index, list(nodes), primary, owner)
         flight.sent.append(sent)
         flight.open += 1
         self._pending[request] = sent
-        sent.waiting = list(nodes)
         if flight.tally is not None:
             for _ in nodes:
                 flight.tally.expect(sent.operations(), primary=primary)
@@ -509,18 +515,17 @@ class Flights:
             if not self._links.send(node, frame):
                 self._lose(sent, node, "its queue is full, or its link is down")
 
-    def _opened(self, flight: Flight, deadline_ns: int) -> None:
-        self._number += 1
-        flight.number = self._number
-        self._flying[flight.number] = flight
-        flight.waits_for_disk = bool(flight.local.pending)
+    def _opened(self, flight: Flight) -> None:
+        self._flying[flight] = None
         self.bytes_held += flight.size
-        heapq.heappush(self._deadlines, (deadline_ns, flight.number))
+        if flight.local.pending:
+            flight.waits_for_disk = True
+        if flight.deadline_ns < self._due_ns:
+            self._due_ns = flight.deadline_ns
 
     def _await_disk(self, flight: Flight) -> None:
-        if flight.waits_for_disk:
-            wait = self._wait_for_hints if flight.fallback else self._wait_for_disk
-            wait(flight.local.pending, lambda error: self._on_disk(flight, error))
+        wait = self._wait_for_hints if flight.fallback else self._wait_for_disk
+        wait(flight.local.pending, lambda error: self._on_disk(flight, error))
 
     # In.
 
@@ -621,11 +626,10 @@ class Flights:
 
     def on_tick(self, now_ns: int) -> None:
         """Give up what is past its deadline."""
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            _, number = heapq.heappop(self._deadlines)
-            flight = self._flying.get(number)
-            if flight is None:
-                continue
+        if now_ns < self._due_ns:
+            return
+        late = [flight for flight in self._flying if flight.deadline_ns <= now_ns]
+        for flight in late:
             for sent in flight.sent:
                 for node in list(sent.waiting):
                     self._lose(sent, node, "it did not answer in time")
@@ -633,6 +637,10 @@ class Flights:
                 self._uneven(flight)
                 self._answer(flight, "the own disk did not finish in time")
             self._check(flight)
+        # A flight that is late, and answered, may go on to wait for the disk.
+        self._due_ns = min(
+            (flight.deadline_ns for flight in self._flying if flight.deadline_ns > now_ns), default=_NEVER
+        )
 
     def _on_disk(self, flight: Flight, error: StorageFailed | None) -> None:
         flight.waits_for_disk = False
@@ -664,8 +672,8 @@ class Flights:
         """Count per operation from now on; ``disk``: our own write has just stopped to be waited for."""
         if flight.tally is not None:
             return flight.tally
-        writes, reads = flight.writes, flight.reads
-        needs = flight.needs
+        writes, reads, needs = flight.writes, flight.reads, flight.uniform
+        assert needs is not None, "it has a tally, or the same needs for all"
         need = np.where(writes, needs.write, np.where(reads, needs.read, 0)).astype(np.int16)
         tally = Tally(need, np.zeros_like(need))
         tally.got = np.where(
@@ -695,24 +703,21 @@ class Flights:
 
     def _answer(self, flight: Flight, reason: str) -> None:
         flight.answered = True
+        local = flight.local
         if flight.tally is not None:
             missed = np.flatnonzero(~flight.tally.reached())
             if len(missed):
                 self._fail(flight, missed, reason)
+        seconds = (self._clock.monotonic_ns() - flight.started_ns) / 1e9
         reads = flight.kinds.count(resp.GET)
-        self._instruments.decided(
-            (self._clock.monotonic_ns() - flight.started_ns) / 1e9,
-            reads=reads,
-            writes=flight.count - reads,
-            missed=len(flight.errors),
-        )
+        self._instruments.decided(seconds, reads, flight.count - reads, len(local.errors))
         try:
             flight.sink(flight)
         except Exception:
             # Other batches' replies, and waiters for the disk, come in the same turn.
             log.exception("the answer to a batch was not taken")
         # Only the answer needed them; a flight may wait for its last replica for long.
-        flight.local = flight.local._replace(values=b"")
+        local.values = b""
 
     def _fail(self, flight: Flight, missed: Indices, reason: str) -> None:
         tally = flight.tally
@@ -733,12 +738,14 @@ class Flights:
                     reasons=reasons,
                 )
                 shown[(write, need, got)] = error
-            flight.errors[index] = error
+            flight.local.errors[index] = error
             flight.local.status[index] = FAILED
+        flight.local.refused = True
 
     def _end(self, flight: Flight) -> None:
-        if self._flying.pop(flight.number, None) is None:
+        if flight not in self._flying:
             return
+        del self._flying[flight]
         self.bytes_held -= flight.size
         if flight.theirs:
             self._repair(flight)
@@ -790,6 +797,7 @@ class Flights:
         """Remember that ``owner`` lacks what these operations wrote."""
         if not len(chosen):
             return
+        names = bytes(flight.names)
         try:
             if flight.fallback:
                 offsets = memoryview(flight.local.set_offsets).cast("q")
@@ -809,9 +817,9 @@ class Flights:
                     owner,
                     flight.count,
                     bytes(flight.digests),
-                    flight.names,
-                    flight.name_starts,
-                    flight.name_lengths,
+                    names,
+                    bytes(flight.name_starts),
+                    bytes(flight.name_lengths),
                 )
             else:
                 digests = np.frombuffer(flight.digests, np.uint8, DIGEST_BYTES * flight.count)
@@ -819,7 +827,7 @@ class Flights:
                     owner,
                     len(chosen),
                     digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes(),
-                    flight.names,
+                    names,
                     np.frombuffer(flight.name_starts, np.int64)[chosen].tobytes(),
                     np.frombuffer(flight.name_lengths, np.int64)[chosen].tobytes(),
                 )
