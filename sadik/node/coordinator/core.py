@@ -435,7 +435,9 @@ def _local(operations: Operations, applied: Applied, after: bytearray, pending: 
 
 
 def is_refused(applied: Applied) -> bool:
-    return applied.error is not None or max(applied.result.status) > versions.NOTHING
+    status = applied.result.status
+    fine = status.count(versions.OK) + status.count(versions.NOTHING)
+    return fine < len(status) or applied.error is not None
 
 
 def mark_refused(operations: Operations, applied: Applied) -> dict[int, SadikError]:

@@ -319,11 +319,7 @@ class Flights:
 
     # Out.
 
-    def launch_uniform(
-        self,
-        flight: Flight,
-        uniform: Uniform,
-    ) -> None:
+    def launch_uniform(self, flight: Flight, uniform: Uniform) -> None:
         """Send a batch of which every node is a primary: the same frames to all others, hints for those that
         are down."""
         local, count, kinds = flight.local, flight.count, flight.kinds
@@ -531,18 +527,17 @@ class Flights:
 
     def on_sets(self, replies: Sequence[tuple[NodeId, Frame]]) -> None:
         """Replies to SETS and HINTED of one turn: empty where all is well, else a status each."""
-        for node, frame in replies:
-            sent = self._pending.get(frame.request)
+        for node, (_, request, payload) in replies:
+            sent = self._pending.get(request)
             if sent is None or node not in sent.waiting:
                 continue
             flight = sent.flight
-            if not frame.payload:
-                if flight.tally is None:
-                    flight.w_left -= 1
-                else:
-                    flight.tally.settle(sent.operations(), True, primary=sent.primary)
+            if payload:
+                self._on_statuses(sent, node, payload)
+            elif flight.tally is None:
+                flight.w_left -= 1
             else:
-                self._on_statuses(sent, node, frame.payload)
+                flight.tally.settle(sent.operations(), True, primary=sent.primary)
             self._close(sent, node)
             self._check(flight)
 
@@ -560,19 +555,19 @@ class Flights:
 
     def on_reads(self, replies: Sequence[tuple[NodeId, Frame]]) -> None:
         """Replies to READS of one turn: empty where all is the same."""
-        for node, frame in replies:
-            sent = self._pending.get(frame.request)
+        for node, (_, request, payload) in replies:
+            sent = self._pending.get(request)
             if sent is None or node not in sent.waiting:
                 continue
             flight = sent.flight
-            if not frame.payload:
+            if payload:
+                self._on_differences(sent, node, payload)
+            else:
                 if flight.tally is None:
                     flight.r_left -= 1
                 else:
                     flight.tally.settle(sent.operations(), True, primary=sent.primary)
                 flight.read_from.append((node, sent))
-            else:
-                self._on_differences(sent, node, frame.payload)
             self._close(sent, node)
             self._check(flight)
 
