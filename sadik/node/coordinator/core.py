@@ -22,11 +22,12 @@ from sadik.ids import NodeId
 from sadik.kernels import replica, resp, versions
 from sadik.members.view import NOBODY, View
 from sadik.node.buckets import Bucket, BucketProperties, BucketRegistry
-from sadik.node.coordinator.flight import Flight, Flights, Local
+from sadik.node.coordinator.flight import Flights
 from sadik.node.coordinator.instruments import CoordinatorInstruments
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import FAILED
 from sadik.node.coordinator.quorum import Needs, Uniform, needs_of
+from sadik.node.coordinator.under_way import Flight, Local
 from sadik.node.items import Item, Named
 from sadik.node.operations import DIGEST_BYTES, Operations
 from sadik.node.records import Record

@@ -21,11 +21,11 @@ from sadik.kernels import frames, packets, resp, versions
 from sadik.members.view import NOBODY
 from sadik.node.buckets import Bucket
 from sadik.node.coordinator.core import Core, Targets, is_refused, mark_refused, needed
-from sadik.node.coordinator.flight import Flight
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import FAILED, Answers
 from sadik.node.coordinator.quorum import Needs
 from sadik.node.coordinator.turn import Part, Turn, decode_answers, encode_answers
+from sadik.node.coordinator.under_way import Flight
 from sadik.node.operations import Operations, Span, named_spans, of_batch, of_packet
 from sadik.node.vnode import Applied
 

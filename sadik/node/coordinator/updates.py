@@ -12,9 +12,9 @@ from sadik.errors import LimitReached, SadikError, StorageError, Unavailable
 from sadik.kernels import resp, versions
 from sadik.members.view import NOBODY
 from sadik.node.coordinator.core import Core, Targets, needed
-from sadik.node.coordinator.flight import Flight, Local
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.quorum import Needs
+from sadik.node.coordinator.under_way import Flight, Local
 from sadik.node.items import Named
 from sadik.node.operations import DIGEST_BYTES, Operations, Span
 from sadik.node.records import Record

@@ -15,7 +15,7 @@ from sadik.kernels import frames, replica
 from sadik.node.items import Item, encode_items
 
 REASONS: Final = {"hint": 2, "exchange": 3}
-"""Why sets are pushed, as packets name it (``coordinator/flight.py``)."""
+"""Why sets are pushed, as packets name it (``coordinator/under_way.py``)."""
 TIMEOUT_S: Final = 5.0
 
 Batch = list[tuple[NodeId, Frame]]
