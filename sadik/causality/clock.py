@@ -52,11 +52,20 @@ class HybridClock:
         and whoever mints from them checks that (``apply_batch`` does). So a batch of reads goes on while
         writes are refused.
         """
+        return Stamp(self.begin(count)[0])
+
+    def begin(self, count: int) -> tuple[int, int, int]:
+        """What a batch of ``count`` operations needs, by one look at the wall clock: the first of as many
+        stamps (``reserve``), the greatest that may be minted (``limit``), and Unix milliseconds.
+        """
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count}")
-        first = max(self._last + 1, self._wall_ms() << STAMP_LOGIC_BITS)
+        wall_ms = self._wall_ms()
+        first, now = self._last + 1, wall_ms << STAMP_LOGIC_BITS
+        if now > first:
+            first = now
         self._last = first + count - 1
-        return Stamp(first)
+        return first, self._limit_at(wall_ms), wall_ms
 
     def mint(self, above: int = 0) -> Stamp:
         """One new stamp greater than ``above`` and all before.
@@ -84,11 +93,12 @@ class HybridClock:
 
         Unlike ``observe`` it never raises: the wall clock may have gone back since, and the stamp is out.
         """
-        self._last = max(self._last, stamp)
+        if stamp > self._last:
+            self._last = stamp
 
     def limit(self) -> Stamp:
         """The greatest stamp that may be minted, stored or merged now."""
-        return Stamp(min(self._wall_ms() + self._offset_max_ms, WALL_MS_MAX) << STAMP_LOGIC_BITS | LOGIC_MAX)
+        return Stamp(self._limit_at(self._wall_ms()))
 
     def ahead_ms(self) -> int:
         """How far the last stamp lies ahead of the wall clock, 0 when it does not."""
@@ -96,7 +106,14 @@ class HybridClock:
 
     def _wall_ms(self) -> int:
         # A clock that reads before 1970 or after the year 10889 must not make stamps that do not fit.
-        return min(max(self._clock.wall_ms(), 0), WALL_MS_MAX)
+        wall_ms = self._clock.wall_ms()
+        if 0 <= wall_ms <= WALL_MS_MAX:
+            return wall_ms
+        return 0 if wall_ms < 0 else WALL_MS_MAX
+
+    def _limit_at(self, wall_ms: int) -> int:
+        limit_ms = wall_ms + self._offset_max_ms
+        return (limit_ms if limit_ms < WALL_MS_MAX else WALL_MS_MAX) << STAMP_LOGIC_BITS | LOGIC_MAX
 
     def _check(self, stamp: int) -> None:
         if stamp > self.limit():

@@ -339,7 +339,7 @@ class Core:
             self.vnodes.hybrid.limit(),
             self.clock.wall_ms(),
         )
-        applied = Applied(count, result, 0, 0, None, stored, previous)
+        applied = Applied(count, result, 0, None, stored, previous)
         ticket = 0
         if result.stamp_last:
             self.vnodes.hybrid.advance(result.stamp_last)
