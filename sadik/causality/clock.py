@@ -23,6 +23,7 @@ from sadik.ids import STAMP_LOGIC_BITS, Stamp, stamp_ms
 CLOCK_OFFSET_MAX_MS: Final = 500
 WALL_MS_MAX: Final = (1 << 48) - 1
 LOGIC_MAX: Final = (1 << STAMP_LOGIC_BITS) - 1
+STAMP_MAX: Final = WALL_MS_MAX << STAMP_LOGIC_BITS | LOGIC_MAX
 
 
 class HybridClock:
@@ -38,6 +39,7 @@ class HybridClock:
         self._clock = clock
         self._node = node
         self._offset_max_ms = clock_offset_max_ms
+        self._reach = clock_offset_max_ms << STAMP_LOGIC_BITS | LOGIC_MAX
         self._last = 0
 
     @property
@@ -61,11 +63,13 @@ class HybridClock:
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count}")
         wall_ms = self._wall_ms()
-        first, now = self._last + 1, wall_ms << STAMP_LOGIC_BITS
+        now = wall_ms << STAMP_LOGIC_BITS
+        first = self._last + 1
         if now > first:
             first = now
         self._last = first + count - 1
-        return first, self._limit_at(wall_ms), wall_ms
+        limit = now + self._reach
+        return first, (limit if limit < STAMP_MAX else STAMP_MAX), wall_ms
 
     def mint(self, above: int = 0) -> Stamp:
         """One new stamp greater than ``above`` and all before.
@@ -98,7 +102,8 @@ class HybridClock:
 
     def limit(self) -> Stamp:
         """The greatest stamp that may be minted, stored or merged now."""
-        return Stamp(self._limit_at(self._wall_ms()))
+        limit = (self._wall_ms() << STAMP_LOGIC_BITS) + self._reach
+        return Stamp(limit if limit < STAMP_MAX else STAMP_MAX)
 
     def ahead_ms(self) -> int:
         """How far the last stamp lies ahead of the wall clock, 0 when it does not."""
@@ -110,10 +115,6 @@ class HybridClock:
         if 0 <= wall_ms <= WALL_MS_MAX:
             return wall_ms
         return 0 if wall_ms < 0 else WALL_MS_MAX
-
-    def _limit_at(self, wall_ms: int) -> int:
-        limit_ms = wall_ms + self._offset_max_ms
-        return (limit_ms if limit_ms < WALL_MS_MAX else WALL_MS_MAX) << STAMP_LOGIC_BITS | LOGIC_MAX
 
     def _check(self, stamp: int) -> None:
         if stamp > self.limit():

@@ -18,6 +18,7 @@ from sadik.env.entropy import Entropy, random_uint64
 from sadik.errors import LimitReached, StorageError
 from sadik.kernels import packets, replica, resp, segment, versions
 from sadik.kernels.buffers import Buffer
+from sadik.node.bucket_arrays import BucketArrays
 from sadik.node.buckets import Bucket, BucketRegistry
 from sadik.node.items import Item, Named, encode_items
 from sadik.node.operations import Operations, Span
@@ -113,25 +114,7 @@ class Vnodes:
         self._entropy = entropy
         self._losses_known = engine.losses
         self.actor = random_uint64(entropy)
-        self._capacity = 0
-        self._reserve(batch_capacity)
-
-    def _reserve(self, count: int) -> None:
-        """Room for what buckets say of each operation of a batch."""
-        self._capacity = count
-        # The kernels take the bytes; the views on them are for filling.
-        self._floors_bytes = bytearray(8 * count)
-        self._spaces_bytes = bytearray(4 * count)
-        self._newest_only_bytes = bytearray(count)
-        self._expires_bytes = bytearray(8 * count)
-        self._floors = np.frombuffer(self._floors_bytes, dtype=np.uint64)
-        self._spaces = np.frombuffer(self._spaces_bytes, dtype=np.uint32)
-        self._newest_only = np.frombuffer(self._newest_only_bytes, dtype=np.uint8)
-        self._expires = np.frombuffer(self._expires_bytes, dtype=np.int64)
-        self._alive = bytes(count)
-        self._all_sets = bytes((resp.SET,)) * count
-        self._filled_with: tuple[int, int, bool] | None = None
-        self._never_expire = False
+        self._said = BucketArrays(clock, batch_capacity)
 
     # Mint, for records.
 
@@ -179,7 +162,8 @@ class Vnodes:
         kinds = operations.kinds
         previous = bytearray(4 * count)
         resp.chain(count, kinds, digests, previous)
-        self.lay_out(operations)
+        said = self._said
+        said.by_operations(operations)
         if count * operations.used > self.read_bytes_max:
             count = self._limit_repeats(operations, previous)
         stored = self._read(count, digests)
@@ -195,8 +179,8 @@ class Vnodes:
             operations.data,
             operations.payload_starts,
             operations.payload_lengths,
-            self._expires_bytes,
-            self._floors_bytes,
+            said.expires,
+            said.floors,
             self.actor,
             stamp_first,
             stamp_limit,
@@ -216,8 +200,8 @@ class Vnodes:
                 operations.name_lengths,
                 result.sets,
                 result.set_offsets,
-                self._spaces_bytes,
-                self._alive,
+                said.spaces,
+                said.zeros,
             )
         except StorageError as error:
             return Applied(count, result, 0, error, stored, previous)
@@ -281,52 +265,9 @@ class Vnodes:
 
     def lay_out(self, operations: Operations) -> tuple[bytearray, bytearray]:
         """Expiry (int64) and floor (uint64) of each operation; valid until the next batch."""
-        count, spans = operations.count, operations.spans
-        if count > self._capacity:
-            self._reserve(count)
-        self._lay_out_buckets(spans)
-        # A TTL of -1 is eight bytes of 255, and nothing else is: counting them costs less than any
-        # arithmetic.
-        expiring = operations.ttl_ms.count(255, 0, 8 * count) < 8 * count
-        for span in spans:
-            if span.bucket.properties.ttl_ms is not None:
-                expiring = True
-        if expiring:
-            self._lay_out_expiry(operations)
-        elif not self._never_expire:
-            self._expires.fill(-1)
-            self._never_expire = True
-        return self._expires_bytes, self._floors_bytes
-
-    def _lay_out_expiry(self, operations: Operations) -> None:
-        count, spans = operations.count, operations.spans
-        self._never_expire = False
-        times = np.frombuffer(operations.ttl_ms, dtype=np.int64)[:count].copy()
-        for span in spans:
-            if span.bucket.properties.ttl_ms is not None:
-                part = times[span.first : span.stop]
-                part[part < 0] = span.bucket.properties.ttl_ms
-        expires = self._expires[:count]
-        np.add(times, self.clock.wall_ms(), out=expires)
-        expires[times < 0] = -1
-
-    def _lay_out_buckets(self, spans: Sequence[Span]) -> None:
-        if len(spans) == 1:
-            # Filled whole, so that most batches find it done.
-            bucket = spans[0].bucket
-            wanted = (bucket.space, bucket.floor, bucket.properties.lww)
-            if self._filled_with != wanted:
-                self._fill(slice(None), bucket)
-                self._filled_with = wanted
-            return
-        for first, stop, bucket in spans:
-            self._fill(slice(first, stop), bucket)
-        self._filled_with = None
-
-    def _fill(self, part: slice, bucket: Bucket) -> None:
-        self._floors[part] = bucket.floor
-        self._spaces[part] = bucket.space
-        self._newest_only[part] = bucket.properties.lww
+        said = self._said
+        said.by_operations(operations)
+        return said.expires, said.floors
 
     # Version sets from other nodes, and for them.
 
@@ -337,11 +278,11 @@ class Vnodes:
             StorageError: A bucket that is new here cannot be recorded; nothing was stored.
         """
         count = sets.total
-        if count > self._capacity:
-            self._reserve(count)
         spans = [Span(first, stop, self.buckets.for_merge(name)) for name, first, stop in sets.spans]
         previous = bytearray(4 * count)
-        resp.chain(count, self._all_sets, sets.digests, previous)
+        said = self._said
+        said.by_spans(count, spans)
+        resp.chain(count, said.all_sets, sets.digests, previous)
         merging = self._merge(
             count,
             sets.digests,
@@ -370,7 +311,7 @@ class Vnodes:
         spans: Sequence[Span],
     ) -> Merging:
         """Merge as many as may be read at once; no more were tried than have a status."""
-        self._lay_out_buckets(spans)
+        said = self._said
         stored = self._read(count, digests)
         count = stored.taken
         merged = replica.merge_batch(
@@ -383,7 +324,7 @@ class Vnodes:
             data,
             set_starts,
             set_lengths,
-            self._newest_only_bytes,
+            said.newest_only,
             self.hybrid.limit(),
         )
         if not merged.sets:
@@ -400,8 +341,8 @@ class Vnodes:
                 name_lengths,
                 merged.sets,
                 merged.set_offsets,
-                self._spaces_bytes,
-                merged.dead.translate(_DEAD_FLAGS) if 1 in merged.dead else self._alive,
+                said.spaces,
+                merged.dead.translate(_DEAD_FLAGS) if 1 in merged.dead else said.zeros,
             )
         except StorageError as error:
             return Merging(bytearray((NOT_STORED,)) * count, 0, error)
@@ -416,6 +357,12 @@ class Vnodes:
         status, ticket, error = done
         while error is None and len(status) < sets.total:
             first = len(status)
+            left = [
+                Span(max(span.first - first, 0), span.stop - first, span.bucket)
+                for span in spans
+                if span.stop > first
+            ]
+            self._said.by_spans(sets.total - first, left)
             part, ticket_of_part, error = self._merge(
                 sets.total - first,
                 memoryview(sets.digests)[DIGEST_BYTES * first :],
@@ -426,11 +373,7 @@ class Vnodes:
                 memoryview(sets.name_lengths)[8 * first :],
                 memoryview(sets.set_starts)[8 * first :],
                 memoryview(sets.set_lengths)[8 * first :],
-                [
-                    Span(max(span.first - first, 0), span.stop - first, span.bucket)
-                    for span in spans
-                    if span.stop > first
-                ],
+                left,
             )
             status += part
             ticket = max(ticket, ticket_of_part)
