@@ -3,6 +3,7 @@
 #
 # Above 600 lines because it is one class: what is counted per segment and space must move with every change of a slot.
 
+from cython cimport final
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBuffer_Release
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -62,6 +63,8 @@ class Location(NamedTuple):
     flags: int
 
 
+# Final, so that its own methods are plain C functions to the compiler.
+@final
 cdef class Keydir:
     cdef Table* tables
     cdef Segment* segments
@@ -723,6 +726,7 @@ cdef class Keydir:
                 place = home(plan.table, plan.high)
                 prefetch(&plan.table.slots[place])
                 prefetch(&plan.table.slots[place + 2])
+                prefetch(&plan.table.slots[place + 4])
         for i in range(first, stop):
             plan = &self.plans[i]
             plan.status = ERROR if self.doubt_below else ABSENT

@@ -8,6 +8,7 @@
 # since that happens for every write of the node. Both are here, in over 600 lines, because a flat kernel cannot
 # cimport another's class.
 
+from cython cimport final
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
@@ -57,6 +58,8 @@ cdef extern from *:
         return __builtin_bswap64(word);
     }
 
+    #define prefetch(p) __builtin_prefetch(p)
+
     /* Bits skip .. skip + bits - 1 of a digest, counted from the highest; 1 <= bits <= 24, skip + bits <= 128. */
     static inline uint32_t sadik_merkle_leaf(const uint8_t *digest, int skip, int bits) {
         uint64_t high = sadik_merkle_big_endian(digest), low = sadik_merkle_big_endian(digest + 8), window;
@@ -66,6 +69,7 @@ cdef extern from *:
         return (uint32_t)(window >> (64 - bits));
     }
     """
+    void prefetch(const void* p) noexcept nogil
     uint64_t big_endian "sadik_merkle_big_endian"(const uint8_t* digest) noexcept nogil
     uint32_t leaf_number "sadik_merkle_leaf"(const uint8_t* digest, int skip, int bits) noexcept nogil
 
@@ -268,6 +272,7 @@ cdef class Tree:
         """The children of a node, which lie side by side."""
         return self.node(level + 1, index << (self.level_bits[level + 1] - self.level_bits[level]))
 
+    @final
     cdef inline void change(self, Py_ssize_t leaf, uint64_t old, uint64_t new) noexcept:
         cdef int level = self.levels - 1
         cdef Py_ssize_t index = leaf
@@ -361,8 +366,11 @@ cdef enum:
     BUILDING = 2        # being built: digests up to the cursor are counted
     BUILT = 3
     PARTITION_BITS_MAX = 16
+    AHEAD = 16
 
 
+# Final, so that its own methods are plain C functions to the compiler.
+@final
 cdef class Forest:
     cdef list trees                         # of Tree, None where nothing was counted yet
     cdef Tree empty                         # what stands for None; never written to
@@ -576,12 +584,33 @@ cdef class Forest:
                     partition = self.partition_of(big_endian(digests + DIGEST * index))
                     if self.states[partition] and PyList_GET_ITEM(self.trees, partition) == <PyObject*>None:
                         self.grow(partition)
+        # Trees, then leaves, are asked for ahead: their misses would otherwise be waited for one by one.
+        for index in range(min(count, AHEAD)):
+            self.ask_for_tree(digests + DIGEST * index)
+        for index in range(min(count, AHEAD // 2)):
+            self.ask_for_leaf(digests + DIGEST * index)
         for index in range(count):
+            if index + AHEAD < count:
+                self.ask_for_tree(digests + DIGEST * (index + AHEAD))
+            if index + AHEAD // 2 < count:
+                self.ask_for_leaf(digests + DIGEST * (index + AHEAD // 2))
             memcpy(&before, befores + LEAF * index, LEAF)
             memcpy(&after, afters + LEAF * index, LEAF)
             if before != after:
                 self.count_one(digests + DIGEST * index, before, after)
         return 0
+
+    cdef inline void ask_for_tree(self, const uint8_t* digest) noexcept:
+        cdef const char* tree = <const char*>PyList_GET_ITEM(self.trees, self.partition_of(big_endian(digest)))
+        prefetch(tree)
+        prefetch(tree + 64)
+        prefetch(tree + 128)
+
+    cdef inline void ask_for_leaf(self, const uint8_t* digest) noexcept:
+        cdef PyObject* tree = PyList_GET_ITEM(self.trees, self.partition_of(big_endian(digest)))
+        if tree != <PyObject*>None:
+            prefetch(&(<Tree>tree).leaves[leaf_number(digest, self.partition_bit_count, self.leaf_bit_count)])
+            prefetch((<Tree>tree).stale)
 
     cdef inline void count_one(self, const uint8_t* digest, uint64_t before, uint64_t after) noexcept:
         cdef uint64_t high = big_endian(digest)

@@ -65,7 +65,8 @@ cdef int check_slices(const int64_t* starts, const int64_t* lengths, Py_ssize_t 
 
 
 cdef int check_spans(list spans, Py_ssize_t count) except -1:
-    cdef Py_ssize_t total = 0
+    cdef Py_ssize_t total = 0, operations
+    cdef bytes bucket
     if len(spans) > 0xffff:
         raise ValueError("more than 65535 spans")
     for bucket, operations in spans:
@@ -77,14 +78,12 @@ cdef int check_spans(list spans, Py_ssize_t count) except -1:
     return 0
 
 
-cdef bytes pack_spans(list spans, list counts):
-    cdef list parts = []
-    for (bucket, _), operations in zip(spans, counts):
-        if operations:
-            parts.append((<int>operations).to_bytes(4, "little"))
-            parts.append(bytes((len(bucket),)))
-            parts.append(bytes(bucket))
-    return b"".join(parts)
+cdef uint8_t* put_span(uint8_t* out, bytes bucket, Py_ssize_t operations) noexcept:
+    cdef Py_ssize_t length = len(bucket)
+    store32(out, <uint32_t>operations)
+    out[4] = <uint8_t>length
+    memcpy(out + 5, PyBytes_AS_STRING(bucket), length)
+    return out + 5 + length
 
 
 def encode_sets(
@@ -102,15 +101,14 @@ def encode_sets(
     cdef const int64_t* offsets = <const int64_t*>source.take(set_offsets, 8 * (count + 1), "set_offsets")
     cdef Py_buffer picked
     cdef const uint8_t* wanted = NULL
-    cdef Py_ssize_t i, j, chosen = 0, name_bytes = 0, set_bytes = 0, size, span_stop
+    cdef Py_ssize_t i, j, chosen = 0, name_bytes = 0, set_bytes = 0, span_bytes = 0, listed = 0, size, span_stop, operations
     cdef int64_t length
     cdef uint8_t* out
     cdef uint8_t* out_lengths
     cdef uint8_t* out_names
     cdef uint8_t* out_sets
     cdef int32_t* out_index
-    cdef list counts = []
-    cdef bytes packed, packet
+    cdef bytes bucket, index, packet
     if not 0 <= reason <= 255 or len(owner) > 255:
         raise ValueError("reason must be a byte, and owner at most 255 bytes")
     check_spans(spans, count)
@@ -125,7 +123,7 @@ def encode_sets(
         out_index = <int32_t*>PyBytes_AS_STRING(index)
         i = 0
         span_stop = 0
-        for _, operations in spans:
+        for bucket, operations in spans:
             span_stop += operations
             j = chosen
             while i < span_stop:
@@ -138,26 +136,34 @@ def encode_sets(
                     name_bytes += lengths[i]
                     set_bytes += length
                 i += 1
-            counts.append(chosen - j)
+            if chosen > j:
+                listed += 1
+                span_bytes += 5 + len(bucket)
     finally:
         if wanted != NULL:
             PyBuffer_Release(&picked)
     if chosen > COUNT_LIMIT:
         raise ValueError(f"more than {COUNT_LIMIT} sets")
-    packed = pack_spans(spans, counts)
-    size = HEADER + len(owner) + len(packed) + chosen * 24 + name_bytes + set_bytes
+    size = HEADER + len(owner) + span_bytes + chosen * 24 + name_bytes + set_bytes
     packet = PyBytes_FromStringAndSize(NULL, size)
     out = <uint8_t*>PyBytes_AS_STRING(packet)
     store32(out, <uint32_t>chosen)
-    store16(out + 4, <uint16_t>(len(counts) - counts.count(0)))
+    store16(out + 4, <uint16_t>listed)
     out[6] = <uint8_t>reason
     out[7] = <uint8_t>len(owner)
     store32(out + 8, 0)
     out += HEADER
     memcpy(out, PyBytes_AS_STRING(owner), len(owner))
     out += len(owner)
-    memcpy(out, PyBytes_AS_STRING(packed), len(packed))
-    out += len(packed)
+    j = 0
+    span_stop = 0
+    for bucket, operations in spans:
+        span_stop += operations
+        i = j
+        while j < chosen and out_index[j] < span_stop:
+            j += 1
+        if j > i:
+            out = put_span(out, bucket, j - i)
     out_lengths = out + 16 * chosen
     out_names = out_lengths + 8 * chosen
     out_sets = out_names + name_bytes
@@ -171,7 +177,7 @@ def encode_sets(
         out_names += lengths[i]
         memcpy(out_sets, content + offsets[i], length)
         out_sets += length
-    return packet, index[: 4 * chosen]
+    return packet, index if chosen == count else index[: 4 * chosen]
 
 
 cdef struct Cursor:
@@ -317,28 +323,32 @@ def encode_operations(
     cdef const int64_t* body_starts = <const int64_t*>payloads.take(payload_starts, 8 * count, "payload_starts")
     cdef const int64_t* body_lengths = <const int64_t*>payloads.take(payload_lengths, 8 * count, "payload_lengths")
     cdef const int64_t* times = <const int64_t*>payloads.take(ttl_ms, 8 * count, "ttl_ms")
-    cdef Py_ssize_t i, size = 0
+    cdef Py_ssize_t i, size = 0, span_bytes = 0, listed = 0, operations
     cdef uint8_t* out
     cdef uint8_t* out_lengths
-    cdef bytes packed, packet
+    cdef bytes bucket, packet
     if not 1 <= count <= COUNT_LIMIT:
         raise ValueError(f"count must be 1 to {COUNT_LIMIT}")
     check_spans(spans, count)
     check_slices(starts, lengths, count, total, "name")
     check_slices(body_starts, body_lengths, count, total, "payload")
-    packed = pack_spans(spans, [operations for _, operations in spans])
+    for bucket, operations in spans:
+        if operations:
+            listed += 1
+            span_bytes += 5 + len(bucket)
     for i in range(count):
         size += lengths[i] + body_lengths[i]
-    packet = PyBytes_FromStringAndSize(NULL, OPERATIONS_HEADER + len(packed) + count * 33 + size)
+    packet = PyBytes_FromStringAndSize(NULL, OPERATIONS_HEADER + span_bytes + count * 33 + size)
     out = <uint8_t*>PyBytes_AS_STRING(packet)
     store32(out, <uint32_t>count)
-    store16(out + 4, <uint16_t>len([1 for _, operations in spans if operations]))
+    store16(out + 4, <uint16_t>listed)
     store16(out + 6, 0)
     store32(out + 8, timeout_ms)
     store64(out + 12, layout)
     out += OPERATIONS_HEADER
-    memcpy(out, PyBytes_AS_STRING(packed), len(packed))
-    out += len(packed)
+    for bucket, operations in spans:
+        if operations:
+            out = put_span(out, bucket, operations)
     memcpy(out, kind, count)
     out += count
     memcpy(out, keys, 16 * count)

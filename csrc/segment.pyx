@@ -1,5 +1,6 @@
 # Bytes of segments; the stub is the contract, record.h the layout.
 
+from cython cimport final
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -90,6 +91,8 @@ cdef int check_place(uint64_t offset, uint64_t seq, uint64_t count, uint64_t len
     return 0
 
 
+# Final, so that its own methods are plain C functions to the compiler.
+@final
 cdef class Codec:
     cdef record_salt salt
 

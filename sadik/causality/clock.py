@@ -23,6 +23,7 @@ from sadik.ids import STAMP_LOGIC_BITS, Stamp, stamp_ms
 CLOCK_OFFSET_MAX_MS: Final = 500
 WALL_MS_MAX: Final = (1 << 48) - 1
 LOGIC_MAX: Final = (1 << STAMP_LOGIC_BITS) - 1
+STAMP_MAX: Final = WALL_MS_MAX << STAMP_LOGIC_BITS | LOGIC_MAX
 
 
 class HybridClock:
@@ -38,6 +39,7 @@ class HybridClock:
         self._clock = clock
         self._node = node
         self._offset_max_ms = clock_offset_max_ms
+        self._reach = clock_offset_max_ms << STAMP_LOGIC_BITS | LOGIC_MAX
         self._last = 0
 
     @property
@@ -52,11 +54,22 @@ class HybridClock:
         and whoever mints from them checks that (``apply_batch`` does). So a batch of reads goes on while
         writes are refused.
         """
+        return Stamp(self.begin(count)[0])
+
+    def begin(self, count: int) -> tuple[int, int, int]:
+        """What a batch of ``count`` operations needs, by one look at the wall clock: the first of as many
+        stamps (``reserve``), the greatest that may be minted (``limit``), and Unix milliseconds.
+        """
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count}")
-        first = max(self._last + 1, self._wall_ms() << STAMP_LOGIC_BITS)
+        wall_ms = self._wall_ms()
+        now = wall_ms << STAMP_LOGIC_BITS
+        first = self._last + 1
+        if now > first:
+            first = now
         self._last = first + count - 1
-        return Stamp(first)
+        limit = now + self._reach
+        return first, (limit if limit < STAMP_MAX else STAMP_MAX), wall_ms
 
     def mint(self, above: int = 0) -> Stamp:
         """One new stamp greater than ``above`` and all before.
@@ -84,11 +97,13 @@ class HybridClock:
 
         Unlike ``observe`` it never raises: the wall clock may have gone back since, and the stamp is out.
         """
-        self._last = max(self._last, stamp)
+        if stamp > self._last:
+            self._last = stamp
 
     def limit(self) -> Stamp:
         """The greatest stamp that may be minted, stored or merged now."""
-        return Stamp(min(self._wall_ms() + self._offset_max_ms, WALL_MS_MAX) << STAMP_LOGIC_BITS | LOGIC_MAX)
+        limit = (self._wall_ms() << STAMP_LOGIC_BITS) + self._reach
+        return Stamp(limit if limit < STAMP_MAX else STAMP_MAX)
 
     def ahead_ms(self) -> int:
         """How far the last stamp lies ahead of the wall clock, 0 when it does not."""
@@ -96,7 +111,10 @@ class HybridClock:
 
     def _wall_ms(self) -> int:
         # A clock that reads before 1970 or after the year 10889 must not make stamps that do not fit.
-        return min(max(self._clock.wall_ms(), 0), WALL_MS_MAX)
+        wall_ms = self._clock.wall_ms()
+        if 0 <= wall_ms <= WALL_MS_MAX:
+            return wall_ms
+        return 0 if wall_ms < 0 else WALL_MS_MAX
 
     def _check(self, stamp: int) -> None:
         if stamp > self.limit():

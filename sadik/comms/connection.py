@@ -20,19 +20,53 @@ an error.
 """
 
 
+class Outbox:
+    """The connections of a node that have something to send.
+
+    What a step of the event loop writes to one of them takes one system call and one packet: they are flushed
+    in the next step, or at the end of this one by whoever holds them.
+    """
+
+    __slots__ = ("_held", "_loop", "_waiting")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Connection] = []
+        self._held = False
+
+    def add(self, connection: Connection) -> None:
+        """A connection has something to send."""
+        if not self._waiting and not self._held:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(connection)
+
+    def hold(self) -> None:
+        """The caller flushes when it is done."""
+        self._held = True
+
+    def flush(self) -> None:
+        """Send everything."""
+        self._held = False
+        waiting, self._waiting = self._waiting, []
+        for connection in waiting:
+            connection.flush()
+
+
 class Connection(asyncio.Protocol):
     """Args:
     attach: Gives the link that this connection is for, once it is there; None when nobody wants it any more.
     """
 
-    __slots__ = ("_attach", "_link", "_loop", "_out", "_out_bytes", "_timeout_ms", "_transport")
+    __slots__ = ("_attach", "_link", "_out", "_out_bytes", "_outbox", "_timeout_ms", "_transport")
 
-    def __init__(self, attach: Callable[[Connection], Link | None], *, timeout_ms: int) -> None:
+    def __init__(
+        self, attach: Callable[[Connection], Link | None], outbox: Outbox, *, timeout_ms: int
+    ) -> None:
         self._attach = attach
         self._timeout_ms = timeout_ms
         self._link: Link | None = None
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._loop = asyncio.get_running_loop()
+        self._outbox = outbox
         # What this turn of the event loop has written: one system call, and one packet, for all of it.
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -74,13 +108,14 @@ class Connection(asyncio.Protocol):
         """Take bytes in order; they leave together with what else this turn writes."""
         out = self._out
         if not out:
-            self._loop.call_soon(self._flush)
+            self._outbox.add(self)
         out.append(data)
         self._out_bytes += len(data)
         if self._out_bytes > HIGH_WATER_BYTES:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was written."""
         out = self._out
         if not out:
             return
@@ -94,7 +129,7 @@ class Connection(asyncio.Protocol):
         return self._out_bytes + self._transport.get_write_buffer_size()
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:

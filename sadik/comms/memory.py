@@ -238,5 +238,11 @@ class MemoryTransport(Links):
         self._network.leave(self._listen)
         self.finish()
 
+    def hold(self) -> None:
+        """What is written always leaves in a later step."""
+
+    def flush(self) -> None:
+        """See ``hold``."""
+
     def _open(self, dial: Dial, attempt: int) -> None:
         self._network.dial(self, dial, attempt)

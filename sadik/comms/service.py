@@ -131,6 +131,14 @@ class Peers:
         """Queue an encoded frame; see ``Transport.send``."""
         return self._transport.send(node, frame, lane)
 
+    def hold(self) -> None:
+        """What the caller sends leaves together, once it calls ``flush``."""
+        self._transport.hold()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        self._transport.flush()
+
     def next_request(self) -> int:
         """A request id no other request of this run has: uint64, never 0."""
         self._request = (self._request + 1) % _UINT64 or 1
@@ -243,8 +251,15 @@ class Peers:
     # Delivery.
 
     def _deliver(self) -> None:
-        """Hand out what has come, in ascending order of kinds."""
+        """Hand out what has come, in ascending order of kinds; what is sent meanwhile leaves together."""
         self._scheduled = False
+        self._transport.hold()
+        try:
+            self._hand_out()
+        finally:
+            self._transport.flush()
+
+    def _hand_out(self) -> None:
         batches = self._batches
         for kind, handler in self._handlers:
             if batch := batches[kind]:

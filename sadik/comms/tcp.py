@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import Final
 
-from sadik.comms.connection import Connection
+from sadik.comms.connection import Connection, Outbox
 from sadik.comms.link import Link
 from sadik.comms.links import Dial, Links
 from sadik.comms.transport import Identity, Receiver
@@ -63,8 +63,9 @@ class TcpTransport(Links):
     async def start(self) -> Address:
         """Listen and dial; returns the bound address. Raises OSError."""
         loop = asyncio.get_running_loop()
+        self._outbox = Outbox()
         self._server = await loop.create_server(
-            lambda: Connection(self.accepted, timeout_ms=self._timeout_ms),
+            lambda: Connection(self.accepted, self._outbox, timeout_ms=self._timeout_ms),
             self._listen.host,
             self._listen.port,
             backlog=BACKLOG,
@@ -102,6 +103,14 @@ class TcpTransport(Links):
         if self._parted is not None and not self._parted.done() and not self.is_parting:
             self._parted.set_result(None)
 
+    def hold(self) -> None:
+        """See ``Transport``."""
+        self._outbox.hold()
+
+    def flush(self) -> None:
+        """See ``Transport``."""
+        self._outbox.flush()
+
     def _open(self, dial: Dial, attempt: int) -> None:
         task = asyncio.get_running_loop().create_task(self._dial(dial, attempt))
         self._opening.add(task)
@@ -114,7 +123,7 @@ class TcpTransport(Links):
         try:
             async with asyncio.timeout(self._timeout_ms / 1000):
                 await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(attach, timeout_ms=self._timeout_ms),
+                    lambda: Connection(attach, self._outbox, timeout_ms=self._timeout_ms),
                     dial.address.host,
                     dial.address.port,
                 )

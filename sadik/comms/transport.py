@@ -136,6 +136,14 @@ class Transport(Protocol):
         """
         ...
 
+    def hold(self) -> None:
+        """What is sent from now on leaves together, once the caller calls ``flush``."""
+        ...
+
+    def flush(self) -> None:
+        """Send what is held; within the same step of the event loop."""
+        ...
+
     def queued_bytes(self, node: NodeId, lane: int) -> int:
         """What waits for the socket; bulk senders wait while it is above their window."""
         ...

@@ -217,11 +217,13 @@ class BucketRegistry:
 
     def for_merge(self, name: bytes) -> Bucket:
         """The same for data of another node, which made the bucket within its limit."""
+        bucket = self._buckets.get(name)
+        if bucket is not None and bucket.stored:
+            return bucket
         bucket = self.get(name)
-        if not bucket.stored:
-            bucket.space = self._next_space()
-            self._store(bucket)
-            self._buckets[name] = bucket
+        bucket.space = self._next_space()
+        self._store(bucket)
+        self._buckets[name] = bucket
         return bucket
 
     def truncate(self, name: bytes, stamp: int) -> int:

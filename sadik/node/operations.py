@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from sadik.kernels import digest, packets, resp
-from sadik.kernels.buffers import Buffer
 from sadik.node.buckets import Bucket
 
 DIGEST_BYTES = 16
@@ -39,7 +38,7 @@ class Operations:
 
     count: int
     kinds: bytes | bytearray
-    data: Buffer
+    data: bytes | bytearray
     used: int
     name_starts: bytes | bytearray
     name_lengths: bytes | bytearray
@@ -73,9 +72,10 @@ class Operations:
             spans,
         )
 
-    def named_spans(self) -> list[tuple[bytes, int]]:
-        """(bucket, operations) of each span, as packets list them."""
-        return [(span.bucket.name, span.stop - span.first) for span in self.spans]
+
+def named_spans(spans: Sequence[Span]) -> list[tuple[bytes, int]]:
+    """(bucket, operations) of each span, as packets list them."""
+    return [(bucket.name, stop - first) for first, stop, bucket in spans]
 
 
 def of_batch(batch: resp.Batch, spans: Sequence[Span]) -> Operations:

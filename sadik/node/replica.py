@@ -17,7 +17,7 @@ from sadik.comms.transport import Frame
 from sadik.errors import LimitReached, ProtocolError, StorageError, StorageFailed
 from sadik.ids import NodeId
 from sadik.kernels import frames, packets, replica, versions
-from sadik.node.coordinator.flight import READS_HEADER, encode_differences
+from sadik.node.coordinator.differences import READS_HEADER, encode_differences
 from sadik.node.coordinator.instruments import CoordinatorInstruments
 from sadik.node.items import Item
 from sadik.node.operations import DIGEST_BYTES

@@ -18,6 +18,7 @@ from sadik.env.entropy import Entropy, random_uint64
 from sadik.errors import LimitReached, StorageError
 from sadik.kernels import packets, replica, resp, segment, versions
 from sadik.kernels.buffers import Buffer
+from sadik.node.bucket_arrays import BucketArrays
 from sadik.node.buckets import Bucket, BucketRegistry
 from sadik.node.items import Item, Named, encode_items
 from sadik.node.operations import Operations, Span
@@ -40,7 +41,6 @@ class Applied(NamedTuple):
         taken: Operations done, counted from the first, at least one; fewer than asked when the read limit was
             reached.
         result: Statuses, values and new sets.
-        writes: How many operations stored a new set.
         ticket: The engine's ticket of those, 0 for none.
         error: Why none of the writes was stored, None when all were.
         stored: What was read before.
@@ -49,7 +49,6 @@ class Applied(NamedTuple):
 
     taken: int
     result: versions.Applied
-    writes: int
     ticket: int
     error: StorageError | None
     stored: ReadBatch
@@ -115,23 +114,7 @@ class Vnodes:
         self._entropy = entropy
         self._losses_known = engine.losses
         self.actor = random_uint64(entropy)
-        self._capacity = 0
-        self._reserve(batch_capacity)
-
-    def _reserve(self, count: int) -> None:
-        """Room for what buckets say of each operation of a batch."""
-        self._capacity = count
-        # The kernels take the bytes; the views on them are for filling.
-        self._floors_bytes = bytearray(8 * count)
-        self._spaces_bytes = bytearray(4 * count)
-        self._expires_bytes = bytearray(8 * count)
-        self._floors = np.frombuffer(self._floors_bytes, dtype=np.uint64)
-        self._spaces = np.frombuffer(self._spaces_bytes, dtype=np.uint32)
-        self._expires = np.frombuffer(self._expires_bytes, dtype=np.int64)
-        self._alive = bytes(count)
-        self._all_sets = bytes((resp.SET,)) * count
-        self._filled_with: tuple[int, int] | None = None
-        self._never_expire = False
+        self._said = BucketArrays(clock, batch_capacity)
 
     # Mint, for records.
 
@@ -152,17 +135,23 @@ class Vnodes:
                     greatest = max(greatest, versions.stamp_max(entry.value))
         return greatest
 
-    def _redraw_actor_after_loss(self) -> None:
-        """A new actor if the engine has lost or given up anything since the last look (DESIGN 3).
+    def _read(self, count: int, digests: Buffer) -> ReadBatch:
+        """What is stored, of as many as may be read at once.
 
-        Asked after every read, before anything is minted on what was read.
+        With a new actor if the engine has lost or given up anything since the last look (DESIGN 3): before
+        anything is minted on what was read.
         """
-        losses = self.engine.losses
-        if losses != self._losses_known:
-            self._losses_known = losses
-            self.actor = random_uint64(self._entropy)
-            if self.trees is not None:
-                self.trees.rebuild()
+        engine = self.engine
+        stored = engine.read_batch(count, digests, self.read_bytes_max)
+        if engine.losses != self._losses_known:
+            self._redraw_actor()
+        return stored
+
+    def _redraw_actor(self) -> None:
+        self._losses_known = self.engine.losses
+        self.actor = random_uint64(self._entropy)
+        if self.trees is not None:
+            self.trees.rebuild()
 
     # The data path: plain reads and replacements in arrays.
 
@@ -173,11 +162,13 @@ class Vnodes:
         kinds = operations.kinds
         previous = bytearray(4 * count)
         resp.chain(count, kinds, digests, previous)
-        self.lay_out(operations)
-        asked = self._limit_repeats(operations, previous)
-        stored = self.engine.read_batch(asked, digests, self.read_bytes_max)
-        self._redraw_actor_after_loss()
+        said = self._said
+        said.by_operations(operations)
+        if count * operations.used > self.read_bytes_max:
+            count = self._limit_repeats(operations, previous)
+        stored = self._read(count, digests)
         count = stored.taken
+        stamp_first, stamp_limit, now_ms = self.hybrid.begin(count)
         result = versions.apply_batch(
             count,
             kinds,
@@ -188,19 +179,19 @@ class Vnodes:
             operations.data,
             operations.payload_starts,
             operations.payload_lengths,
-            self._expires_bytes,
-            self._floors_bytes,
+            said.expires,
+            said.floors,
             self.actor,
-            self.hybrid.reserve(count),
-            self.hybrid.limit(),
-            self.clock.wall_ms(),
+            stamp_first,
+            stamp_limit,
+            now_ms,
         )
-        if not result.stamp_last:
-            return Applied(count, result, 0, 0, None, stored, previous)
-        self.hybrid.advance(result.stamp_last)
-        writes = kinds.count(resp.SET, 0, count)
+        stamp_last = result.stamp_last
+        if not stamp_last:
+            return Applied(count, result, 0, None, stored, previous)
+        self.hybrid.advance(stamp_last)
         try:
-            self.bound.cover(result.stamp_last)
+            self.bound.cover(stamp_last)
             ticket = self.engine.write_batch(
                 count,
                 digests,
@@ -209,38 +200,38 @@ class Vnodes:
                 operations.name_lengths,
                 result.sets,
                 result.set_offsets,
-                self._spaces_bytes,
-                self._alive,
+                said.spaces,
+                said.zeros,
             )
         except StorageError as error:
-            return Applied(count, result, writes, 0, error, stored, previous)
+            return Applied(count, result, 0, error, stored, previous)
         self.ticket_last = ticket
-        return Applied(count, result, writes, ticket, None, stored, previous)
+        return Applied(count, result, ticket, None, stored, previous)
 
     def fingerprints(self, operations: Operations, applied: Applied) -> replica.Fingerprints:
         """Fingerprints around each operation that was done; the trees learn of them."""
-        result = applied.result
+        count, digests = applied.taken, operations.digests
+        result, stored = applied.result, applied.stored
         prints = replica.fingerprints(
-            applied.taken,
-            operations.digests,
+            count,
+            digests,
             applied.previous,
-            applied.stored.status,
-            applied.stored.data,
-            applied.stored.offsets,
+            stored.status,
+            stored.data,
+            stored.offsets,
             result.sets,
             result.set_offsets,
         )
-        if self.trees is not None and applied.ticket:
-            self._update_trees(
-                operations.spans, applied.taken, operations.digests, prints.before, prints.after
-            )
+        if applied.ticket:
+            self._update_trees(operations.spans, count, digests, prints.before, prints.after)
         return prints
 
     def _update_trees(
         self, spans: Sequence[Span], count: int, digests: Buffer, before: Buffer, after: Buffer
     ) -> None:
         trees = self.trees
-        assert trees is not None, "asked only with trees"
+        if trees is None:
+            return
         if len(spans) == 1:
             trees.update(spans[0].bucket.properties.n, count, digests, before, after)
             return
@@ -263,8 +254,6 @@ class Vnodes:
         a megabyte and a thousand GETs of it fit into a megabyte of input, and their replies into a gigabyte.
         """
         count = operations.count
-        if count * operations.used <= self.read_bytes_max:
-            return count
         lengths = np.frombuffer(operations.payload_lengths, dtype=np.int64, count=count)
         if count * int(lengths.max()) <= self.read_bytes_max:
             return count
@@ -276,45 +265,9 @@ class Vnodes:
 
     def lay_out(self, operations: Operations) -> tuple[bytearray, bytearray]:
         """Expiry (int64) and floor (uint64) of each operation; valid until the next batch."""
-        if operations.count > self._capacity:
-            self._reserve(operations.count)
-        self._lay_out(operations)
-        return self._expires_bytes, self._floors_bytes
-
-    def _lay_out(self, operations: Operations) -> None:
-        count, spans = operations.count, operations.spans
-        self._lay_out_buckets(spans)
-        # A TTL of -1 is eight bytes of 255, and nothing else is: counting them costs less than any
-        # arithmetic.
-        plain = operations.ttl_ms.count(255, 0, 8 * count) == 8 * count
-        if plain and all(span.bucket.properties.ttl_ms is None for span in spans):
-            if not self._never_expire:
-                self._expires.fill(-1)
-                self._never_expire = True
-            return
-        self._never_expire = False
-        times = np.frombuffer(operations.ttl_ms, dtype=np.int64)[:count].copy()
-        for span in spans:
-            if span.bucket.properties.ttl_ms is not None:
-                part = times[span.first : span.stop]
-                part[part < 0] = span.bucket.properties.ttl_ms
-        expires = self._expires[:count]
-        np.add(times, self.clock.wall_ms(), out=expires)
-        expires[times < 0] = -1
-
-    def _lay_out_buckets(self, spans: Sequence[Span]) -> None:
-        if len(spans) == 1:
-            # Filled whole, so that most batches find it done.
-            bucket = spans[0].bucket
-            if self._filled_with != (bucket.space, bucket.floor):
-                self._floors.fill(bucket.floor)
-                self._spaces.fill(bucket.space)
-                self._filled_with = (bucket.space, bucket.floor)
-            return
-        for span in spans:
-            self._floors[span.first : span.stop] = span.bucket.floor
-            self._spaces[span.first : span.stop] = span.bucket.space
-        self._filled_with = None
+        said = self._said
+        said.by_operations(operations)
+        return said.expires, said.floors
 
     # Version sets from other nodes, and for them.
 
@@ -325,63 +278,53 @@ class Vnodes:
             StorageError: A bucket that is new here cannot be recorded; nothing was stored.
         """
         count = sets.total
-        if count > self._capacity:
-            self._reserve(count)
         spans = [Span(first, stop, self.buckets.for_merge(name)) for name, first, stop in sets.spans]
         previous = bytearray(4 * count)
-        resp.chain(count, self._all_sets, sets.digests, previous)
-        status = bytearray()
-        ticket, done = 0, 0
-        while done < count:
-            # What is stored may be much more than what comes: it is read within a limit, and merged in parts.
-            part = self._merge_some(sets, spans, previous, done)
-            if part.error is not None:
-                return Merging(status + bytes((NOT_STORED,)) * (count - done), ticket, part.error)
-            status += part.status
-            ticket = max(ticket, part.ticket)
-            done += len(part.status)
-        return Merging(status, ticket, None)
+        said = self._said
+        said.by_spans(count, spans)
+        resp.chain(count, said.all_sets, sets.digests, previous)
+        merging = self._merge(
+            count,
+            sets.digests,
+            previous,
+            sets.data,
+            sets.name_starts,
+            sets.name_lengths,
+            sets.set_starts,
+            sets.set_lengths,
+            spans,
+        )
+        if len(merging.status) == count:
+            return merging
+        return self._merge_rest(sets, spans, previous, merging)
 
-    def _merge_some(self, sets: packets.Sets, spans: list[Span], previous: bytearray, first: int) -> Merging:
-        count = sets.total - first
-        digests: Buffer = sets.digests
-        links: Buffer = previous
-        name_starts: Buffer = sets.name_starts
-        name_lengths: Buffer = sets.name_lengths
-        starts: Buffer = sets.set_starts
-        lengths: Buffer = sets.set_lengths
-        if first:
-            digests = memoryview(sets.digests)[DIGEST_BYTES * first :]
-            # What the part before has stored is read back from the engine: links across the cut are dropped.
-            links = np.maximum(np.frombuffer(previous, np.int32)[first:] - first, -1).tobytes()
-            name_starts = memoryview(name_starts)[8 * first :]
-            name_lengths = memoryview(name_lengths)[8 * first :]
-            starts, lengths = memoryview(starts)[8 * first :], memoryview(lengths)[8 * first :]
-            spans = [
-                Span(max(span.first - first, 0), span.stop - first, span.bucket)
-                for span in spans
-                if span.stop > first
-            ]
-        self._lay_out_buckets(spans)
-        stored = self.engine.read_batch(count, digests, self.read_bytes_max)
-        self._redraw_actor_after_loss()
+    def _merge(
+        self,
+        count: int,
+        digests: Buffer,
+        previous: Buffer,
+        data: Buffer,
+        name_starts: Buffer,
+        name_lengths: Buffer,
+        set_starts: Buffer,
+        set_lengths: Buffer,
+        spans: Sequence[Span],
+    ) -> Merging:
+        """Merge as many as may be read at once; no more were tried than have a status."""
+        said = self._said
+        stored = self._read(count, digests)
         count = stored.taken
-        newest_only = self._alive
-        if any(span.bucket.properties.lww for span in spans):
-            newest_only = b"".join(
-                bytes((span.bucket.properties.lww,)) * (span.stop - span.first) for span in spans
-            )
         merged = replica.merge_batch(
             count,
             digests,
-            links,
+            previous,
             stored.status,
             stored.data,
             stored.offsets,
-            sets.data,
-            starts,
-            lengths,
-            newest_only,
+            data,
+            set_starts,
+            set_lengths,
+            said.newest_only,
             self.hybrid.limit(),
         )
         if not merged.sets:
@@ -393,20 +336,48 @@ class Vnodes:
             ticket = self.engine.write_batch(
                 count,
                 digests,
-                sets.data,
+                data,
                 name_starts,
                 name_lengths,
                 merged.sets,
                 merged.set_offsets,
-                self._spaces_bytes,
-                merged.dead.translate(_DEAD_FLAGS) if 1 in merged.dead else self._alive,
+                said.spaces,
+                merged.dead.translate(_DEAD_FLAGS) if 1 in merged.dead else said.zeros,
             )
         except StorageError as error:
-            return Merging(bytearray(), 0, error)
+            return Merging(bytearray((NOT_STORED,)) * count, 0, error)
         self.ticket_last = ticket
-        if self.trees is not None:
-            self._update_trees(spans, count, digests, merged.before, merged.after)
+        self._update_trees(spans, count, digests, merged.before, merged.after)
         return Merging(merged.status, ticket, None)
+
+    def _merge_rest(
+        self, sets: packets.Sets, spans: list[Span], previous: bytearray, done: Merging
+    ) -> Merging:
+        """The same part by part: what is stored may be much more than what comes."""
+        status, ticket, error = done
+        while error is None and len(status) < sets.total:
+            first = len(status)
+            left = [
+                Span(max(span.first - first, 0), span.stop - first, span.bucket)
+                for span in spans
+                if span.stop > first
+            ]
+            self._said.by_spans(sets.total - first, left)
+            part, ticket_of_part, error = self._merge(
+                sets.total - first,
+                memoryview(sets.digests)[DIGEST_BYTES * first :],
+                # What the parts before have stored is read back from the engine: links to them are dropped.
+                np.maximum(np.frombuffer(previous, np.int32)[first:] - first, -1).tobytes(),
+                sets.data,
+                memoryview(sets.name_starts)[8 * first :],
+                memoryview(sets.name_lengths)[8 * first :],
+                memoryview(sets.set_starts)[8 * first :],
+                memoryview(sets.set_lengths)[8 * first :],
+                left,
+            )
+            status += part
+            ticket = max(ticket, ticket_of_part)
+        return Merging(status + bytes((NOT_STORED,)) * (sets.total - len(status)), ticket, error)
 
     def merge_items(self, items: Sequence[Item]) -> Merging:
         """The same for (digest, name, set) of each; an empty set is refused as INVALID.
@@ -423,6 +394,8 @@ class Vnodes:
         read limit's size that has reached it.
         """
         found = self._compare(count, digests, prints)
+        if len(found.status) == count:
+            return found
         while len(found.status) < count and len(found.sets) < self.read_bytes_max:
             done = len(found.status)
             keys, wanted = memoryview(digests)[DIGEST_BYTES * done :], memoryview(prints)[8 * done :]
@@ -432,8 +405,6 @@ class Vnodes:
                 found.status + part.status, found.sets + part.sets, found.set_offsets + offsets.tobytes()
             )
         left = count - len(found.status)
-        if not left:
-            return found
         return replica.Compared(
             found.status + bytes((replica.UNREADABLE,)) * left,
             found.sets,
@@ -442,8 +413,7 @@ class Vnodes:
 
     def _compare(self, count: int, digests: Buffer, prints: Buffer) -> replica.Compared:
         """The same of as many as may be read at once."""
-        stored = self.engine.read_batch(count, digests, self.read_bytes_max)
-        self._redraw_actor_after_loss()
+        stored = self._read(count, digests)
         return replica.compare_batch(
             stored.taken, digests, prints, stored.status, stored.data, stored.offsets
         )
@@ -470,7 +440,8 @@ class Vnodes:
                     found.append(b"")
             if bytes_max is not None:
                 break
-        self._redraw_actor_after_loss()
+        if self.engine.losses != self._losses_known:
+            self._redraw_actor()
         return found
 
     # Records, for everything that needs the old value.
@@ -497,10 +468,7 @@ class Vnodes:
                 found[address] = Named.of(bucket, key)
         if not found:
             return {}
-        stored = self.engine.read_batch(
-            len(found), b"".join(named.digest for named in found.values()), self.read_bytes_max
-        )
-        self._redraw_actor_after_loss()
+        stored = self._read(len(found), b"".join(named.digest for named in found.values()))
         if stored.taken < len(found):
             raise self.too_much()
         offsets = memoryview(stored.offsets).cast("q")

@@ -14,6 +14,7 @@ instead of file order, and checks that cover place and segment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final, cast
 
 from sadik.env.clock import Clock, SystemClock
@@ -47,6 +48,8 @@ from sadik.storage.segment_file import DATA_START, LOG, SEGMENT_BYTES_LIMIT
 SEGMENT_BYTES_MAX: Final = 128 << 20
 SYSTEM_VALUE_BYTES_MAX: Final = 1 << 20
 _RESERVE_SHARE: Final = 16
+# Makes a named tuple of a tuple without a call of Python code.
+_new_tuple: Final = tuple.__new__
 
 
 class LogEngine:
@@ -162,9 +165,9 @@ class LogEngine:
             return [self.get(digest) for digest in digests]
 
     def read_batch(self, count: int, digests: Buffer, bytes_max: int = VALUE_BYTES_MAX) -> ReadBatch:
-        batch = ReadBatch._make(self._keydir.read_batch(count, digests, bytes_max))
+        batch = _new_tuple(ReadBatch, self._keydir.read_batch(count, digests, bytes_max))
         if ERROR in batch.status and self._recheck(batch, digests):
-            return ReadBatch._make(self._keydir.read_batch(count, digests, bytes_max))
+            return _new_tuple(ReadBatch, self._keydir.read_batch(count, digests, bytes_max))
         return batch
 
     def scan(self, after: bytes, stop: bytes, count: int, bytes_max: int = VALUE_BYTES_MAX) -> list[Entry]:
@@ -200,37 +203,18 @@ class LogEngine:
     def put(self, digest: Buffer, name: Buffer, value: Buffer, space: int = 0, flags: int = 0) -> int:
         if flags & ~segment.FLAG_DEAD:
             raise InvalidRequest(f"flags {flags} are not the caller's")
-        log = self._log
-        writer = self._writer
-        tail = writer.tail
-        seq = log.seq_next
-        try:
-            record = writer.encode(tail, seq, digest, name, value, space, flags)
-            if tail + len(record) > writer.limit:
-                raise OverflowError
-        except OverflowError:
-            writer, record = self._encode_slowly(
-                lambda writer: writer.encode(writer.tail, seq, digest, name, value, space, flags)
+        seq = self._log.seq_next
+        return self._append(
+            *self._encode(
+                lambda writer: writer.codec.encode(writer.tail, seq, digest, name, value, space, flags)
             )
-            tail = writer.tail
-        try:
-            taken = writer.write_at(record, tail)
-            if taken != len(record):
-                writer.finish(record, taken)
-        except OSError as error:
-            raise self._refused(writer, error) from error
-        try:
-            self._index(writer.handle, tail, record)
-        except BaseException:
-            self._fail("the index could not take a record that is written")
-            raise
-        writer.tail = tail + len(record)
-        log.seq_next = seq + 1
-        return seq
+        )
 
     def put_many(self, items: Sequence[tuple[bytes, bytes, bytes]], space: int = 0) -> int:
         seq = self._log.seq_next
-        return self._append(lambda writer: writer.codec.encode_many(writer.tail, seq, items, space))
+        return self._append(
+            *self._encode(lambda writer: writer.codec.encode_many(writer.tail, seq, items, space))
+        )
 
     def write_batch(
         self,
@@ -244,74 +228,69 @@ class LogEngine:
         spaces: Buffer,
         flags: Buffer,
     ) -> int:
+        arrays = (count, digests, names, name_starts, name_lengths, values, value_offsets, spaces, flags)
+        writer = self._writer
+        tail = writer.tail
         seq = self._log.seq_next
-        return self._append(
-            lambda writer: writer.codec.encode_batch(
-                writer.tail,
-                seq,
-                count,
-                digests,
-                names,
-                name_starts,
-                name_lengths,
-                values,
-                value_offsets,
-                spaces,
-                flags,
+        try:
+            records = writer.codec.encode_batch(tail, seq, *arrays)
+            if tail + len(records) > writer.limit:
+                raise OverflowError
+        except OverflowError:
+            writer, records = self._encode_slowly(
+                lambda writer: writer.codec.encode_batch(writer.tail, seq, *arrays)
             )
-        )
+        return self._append(writer, records)
 
     def remove(self, digest: Buffer) -> int:
         log = self._log
         if self._keydir.find(digest) is None and not self._keydir.doubt_below:
             return log.seq_next - 1
         seq = log.seq_next
-        ticket = self._append(
-            lambda writer: writer.encode(writer.tail, seq, digest, b"", b"", 0, segment.FLAG_REMOVED),
+        writer, record = self._encode(
+            lambda writer: writer.codec.encode(writer.tail, seq, digest, b"", b"", 0, segment.FLAG_REMOVED),
             urgent=True,
         )
-        self._active().segment.pinned += segment.RECORD_HEADER_BYTES
+        ticket = self._append(writer, record)
+        writer.segment.pinned += segment.RECORD_HEADER_BYTES
         return ticket
 
-    def _append(self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool = False) -> int:
-        """Write records, all or none, and index them; returns the last one's ticket."""
-        writer, records = self._write(encode, urgent=urgent)
-        if records:
-            try:
-                written = self._index(writer.handle, writer.tail, records)
-            except BaseException:
-                self._fail("the index could not take records that are written")
-                raise
-            writer.tail += len(records)
-            self._log.seq_next += written
-        return self._log.seq_next - 1
-
-    def _write(
-        self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool
+    def _encode(
+        self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool = False
     ) -> tuple[SegmentWriter, bytes]:
-        """Write records at the tail of the active segment; the tail is not moved yet."""
-        plain = self._writer
-        try:
-            records = encode(plain)
-            if plain.tail + len(records) > plain.limit:
-                raise OverflowError
-            writer = self._active()
-        except OverflowError:
-            writer, records = self._encode_slowly(encode, urgent=urgent)
-        if not records:
-            return writer, records
-        try:
-            writer.append(records)
-        except StorageFailed as error:
-            self._fail(str(error))
-            raise
-        return writer, records
-
-    def _active(self) -> SegmentWriter:
+        """Records, and the segment at whose tail they fit."""
         writer = self._writer
-        if isinstance(writer, NoSegment):
-            raise InternalError("there is no active segment")
-        return writer
+        if isinstance(writer, SegmentWriter):
+            with suppress(OverflowError):
+                records = encode(writer)
+                if writer.tail + len(records) <= writer.limit:
+                    return writer, records
+        return self._encode_slowly(encode, urgent=urgent)
+
+    def _append(self, writer: SegmentWriter | NoSegment, records: bytes) -> int:
+        """Write records at the tail, all or none, and index them; returns the last one's ticket."""
+        log = self._log
+        if not records:
+            return log.seq_next - 1
+        tail = writer.tail
+        self._write(writer, tail, records)
+        try:
+            written = self._index(writer.handle, tail, records)
+        except BaseException:
+            self._fail("the index could not take records that are written")
+            raise
+        writer.tail = tail + len(records)
+        log.seq_next += written
+        return log.seq_next - 1
+
+    def _write(self, writer: SegmentWriter | NoSegment, tail: int, records: bytes) -> None:
+        """Write records at the tail, all or none; it is not moved yet."""
+        try:
+            taken = writer.write_at(records, tail)
+            if taken != len(records):
+                writer.finish(records, taken)
+        except OSError as error:
+            raise self._refused(writer, error) from error
 
     def _encode_slowly(
         self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool = False
@@ -385,9 +364,10 @@ class LogEngine:
         digest = system_digest(name)
         seq = log.seq_next
         flags = segment.FLAG_SYSTEM if value else segment.FLAG_SYSTEM | segment.FLAG_REMOVED
-        writer, record = self._write(
-            lambda writer: writer.encode(writer.tail, seq, digest, name, value, 0, flags), urgent=True
+        writer, record = self._encode(
+            lambda writer: writer.codec.encode(writer.tail, seq, digest, name, value, 0, flags), urgent=True
         )
+        self._write(writer, writer.tail, record)
         log.system[digest] = SystemValue(seq, writer.handle, writer.tail, len(record), name, value)
         writer.segment.pinned += len(record)
         writer.tail += len(record)

@@ -245,13 +245,11 @@ class SegmentWriter:
         tail: Where the next record goes.
         synced: Everything below is durable.
         limit: Records that end above need a closer look first (no room, a mark is due, the disk may be full).
-        encode: ``Codec.encode`` of this segment.
         write_at: ``File.write_at`` of this file.
     """
 
     __slots__ = (
         "codec",
-        "encode",
         "file",
         "footed",
         "handle",
@@ -272,7 +270,6 @@ class SegmentWriter:
         self.segment = made
         self.handle = made.handle
         self.codec = made.codec
-        self.encode = made.codec.encode
         self.write_at = file.write_at
         self.room = room
         self.tail = DATA_START
@@ -390,7 +387,6 @@ class NoSegment:
 
     def __init__(self) -> None:
         self.codec = segment.Codec(bytes(16))
-        self.encode = self.codec.encode
         self.tail = DATA_START
         self.limit = -1
         self.handle = -1

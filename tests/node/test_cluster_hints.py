@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from sadik.errors import Overloaded, QuorumMissed, SadikError, StorageError, StorageFull
 from sadik.node.coordinator.options import Options
 from tests.node.cluster import GET, SET, Cluster, cluster, dots, payloads, run
@@ -339,6 +341,31 @@ def test_a_deadline_ends_what_a_slow_replica_does_not_answer() -> None:
                 one.lives[name].worker.delay_s = 0.0
             await one.wait_until(one.no_hints)
             assert one.equal()
+
+    run(story())
+
+
+def test_each_batch_has_its_own_deadline_whatever_their_order() -> None:
+    """A short deadline ends its batch though longer ones were begun before and after, and they still end in
+    time.
+    """
+
+    async def story() -> None:
+        async with cluster(3, engine="log", storage={"sync": "always"}) as one:
+            for name in ("n2", "n3"):
+                one.lives[name].worker.delay_s = 3.0
+            began_s = one.loop.time()
+            ended_s: dict[int, float] = {}
+
+            async def write(timeout_ms: int) -> None:
+                reply = await one.set("n1", b"k%d" % timeout_ms, b"v", timeout_ms=timeout_ms)
+                assert reply.unknown
+                ended_s[timeout_ms] = one.loop.time() - began_s
+
+            await asyncio.gather(*(write(timeout_ms) for timeout_ms in (800, 300, 1500, 600)))
+            assert list(ended_s) == [300, 600, 800, 1500]
+            for timeout_ms, taken_s in ended_s.items():
+                assert timeout_ms / 1000 <= taken_s < timeout_ms / 1000 + 0.2
 
     run(story())
 

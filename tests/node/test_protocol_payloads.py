@@ -15,9 +15,10 @@ from sadik.kernels import digest, packets, replica, resp
 from sadik.members import bootstrap, gossip, layout, state, voting
 from sadik.node import administration, buckets
 from sadik.node.coordinator import requests
-from sadik.node.coordinator.flight import EXCHANGE, HINT, READ_REPAIR, READS_HEADER, WRITE, encode_differences
+from sadik.node.coordinator.differences import READS_HEADER, encode_differences
 from sadik.node.coordinator.outcomes import FAILED
 from sadik.node.coordinator.turn import Part, decode_answers, encode_answers
+from sadik.node.coordinator.under_way import EXCHANGE, HINT, READ_REPAIR, WRITE
 from sadik.node.items import encode_items
 from sadik.node.repair.exchange import messages
 from sadik.node.vnode import NOT_STORED

@@ -21,12 +21,13 @@ from sadik.errors import LimitReached, Overloaded, QuorumMissed, SadikError, Sto
 from sadik.ids import NodeId
 from sadik.kernels import replica, resp, versions
 from sadik.members.view import NOBODY, View
-from sadik.node.buckets import Bucket, BucketRegistry
-from sadik.node.coordinator.flight import Flight, Flights, Local
+from sadik.node.buckets import Bucket, BucketProperties, BucketRegistry
+from sadik.node.coordinator.flight import Flights
 from sadik.node.coordinator.instruments import CoordinatorInstruments
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import FAILED
-from sadik.node.coordinator.quorum import Needs, needs_of
+from sadik.node.coordinator.quorum import Needs, Uniform, needs_of
+from sadik.node.coordinator.under_way import Flight, Local
 from sadik.node.items import Item, Named
 from sadik.node.operations import DIGEST_BYTES, Operations
 from sadik.node.records import Record
@@ -124,8 +125,10 @@ class Core:
         """The layout, or who is up, has changed."""
         self.view = view
         others = [(node, up) for node, up in zip(view.nodes, view.up, strict=True) if node != self.node]
-        self.others = [node for node, up in others if up]
-        self.down = [node for node, up in others if not up]
+        self.others = tuple([node for node, up in others if up])
+        self.down = tuple([node for node, up in others if not up])
+        self._uniform_of: BucketProperties | None = None
+        self._uniform: Uniform | None = None
 
     def _redraw_fallback_actor(self) -> None:
         # It may have minted in what is gone now (DESIGN 3).
@@ -133,6 +136,37 @@ class Core:
 
     def needs(self, bucket: Bucket, options: Options | None) -> Needs:
         return needs_of(bucket.properties, options, self.view.effective_n(bucket.properties.n))
+
+    def uniform(self, operations: Operations, options: Options | None) -> Uniform | None:
+        """What a batch needs, where every node is a primary of every key, all operations need the same, and
+        can get it now; else None.
+        """
+        spans = operations.spans
+        if options is None and len(spans) == 1:
+            # Almost every batch: found once for a view and bucket. Properties are replaced, never changed.
+            properties = spans[0].bucket.properties
+            if properties is not self._uniform_of:
+                self._uniform = self._uniform_needs(properties, None)
+                self._uniform_of = properties
+            found = self._uniform
+        else:
+            wanted = {self._uniform_needs(span.bucket.properties, options) for span in spans}
+            found = wanted.pop() if len(wanted) == 1 else None
+        if found is None or self.flights.bytes_held > self.config.peers.in_flight_bytes_max:
+            return None
+        if (found.down and self.hints.full) or not found.writable:
+            writing = operations.kinds.find(resp.SET, 0, operations.count) >= 0
+            return None if writing else found
+        return found
+
+    def _uniform_needs(self, properties: BucketProperties, options: Options | None) -> Uniform | None:
+        if self.view.me < 0 or not self.view.targets(properties.n).everywhere:
+            return None
+        needs = needs_of(properties, options, self.view.effective_n(properties.n))
+        live = 1 + len(self.others)
+        if live < needs.read:
+            return None
+        return Uniform(needs.read, needs.write, live >= needs.write, self.others, self.down)
 
     def deadline(self, options: Options | None) -> int:
         return self.clock.monotonic_ns() + self.timeout_ms(options) * 1_000_000
@@ -233,29 +267,13 @@ class Core:
             return None
         return Overloaded("too many requests wait for other nodes; try again later")
 
-    def local(self, operations: Operations, applied: Applied) -> tuple[Local, dict[int, SadikError]]:
+    def local(self, operations: Operations, applied: Applied) -> Local:
         """What our replica did, as a flight wants it."""
-        result = applied.result
-        errors = mark_refused(operations, applied) if is_refused(applied) else {}
         prints = self.vnodes.fingerprints(operations, applied)
-        sets, offsets = result.sets, result.set_offsets
-        if applied.error is not None:
-            sets, offsets = bytearray(), bytearray(8 * (applied.taken + 1))
-        return (
-            Local(
-                result.status,
-                result.values,
-                result.value_start,
-                result.value_length,
-                applied.stored,
-                applied.previous,
-                sets,
-                offsets,
-                prints.after,
-                applied.ticket if applied.ticket and self.sync.pending(applied.ticket) else 0,
-            ),
-            errors,
-        )
+        ticket = applied.ticket
+        if ticket and not self.sync.pending(ticket):
+            ticket = 0
+        return _local(operations, applied, prints.after, ticket)
 
     def patched(self, flight: Flight) -> bytes | bytearray:
         """Values, with those of reads that other replicas changed in the place of our own."""
@@ -267,7 +285,7 @@ class Core:
         for index, merged in flight.merged.items():
             if local.status[index] > versions.NOTHING:
                 continue
-            bucket = next(span.bucket for span in flight.bucket_spans if index < span.stop)
+            bucket = next(span.bucket for span in flight.spans if index < span.stop)
             if index in flight.overtaken:
                 value = self._newest_before(flight.base(index), merged, bucket.floor, now_ms)
             else:
@@ -296,9 +314,7 @@ class Core:
         before = versions.encode(entries, [seen[dot] for dot in sorted(seen)])
         return versions.newest(before, floor, now_ms)
 
-    def apply_as_fallback(
-        self, operations: Operations, targets: Targets
-    ) -> tuple[Local, dict[int, SadikError]]:
+    def apply_as_fallback(self, operations: Operations, targets: Targets) -> Local:
         """The same on what this node keeps for others: none of the primaries can be reached.
 
         What is written are hints, minted under an actor of its own.
@@ -333,7 +349,7 @@ class Core:
             self.vnodes.hybrid.limit(),
             self.clock.wall_ms(),
         )
-        applied = Applied(count, result, 0, 0, None, stored, previous)
+        applied = Applied(count, result, 0, None, stored, previous)
         ticket = 0
         if result.stamp_last:
             self.vnodes.hybrid.advance(result.stamp_last)
@@ -341,7 +357,6 @@ class Core:
                 ticket = self._keep_as_hints(operations, result, targets)
             except StorageError as error:
                 applied = applied._replace(error=error)
-        errors = mark_refused(operations, applied) if is_refused(applied) else {}
         prints = replica.fingerprints(
             count,
             operations.digests,
@@ -352,20 +367,8 @@ class Core:
             result.sets,
             result.set_offsets,
         )
-        failed_all = applied.error is not None
-        local = Local(
-            result.status,
-            result.values,
-            result.value_start,
-            result.value_length,
-            stored,
-            previous,
-            bytearray() if failed_all else result.sets,
-            bytearray(8 * (count + 1)) if failed_all else result.set_offsets,
-            prints.after,
-            ticket if ticket and self.hint_sync.pending(ticket) else 0,
-        )
-        return local, errors
+        pending = ticket if ticket and self.hint_sync.pending(ticket) else 0
+        return _local(operations, applied, prints.after, pending)
 
     def _keep_as_hints(
         self,
@@ -420,8 +423,32 @@ class Core:
         return ticket
 
 
+def _local(operations: Operations, applied: Applied, after: bytearray, pending: int) -> Local:
+    result = applied.result
+    local = Local(
+        result.status,
+        result.values,
+        result.value_start,
+        result.value_length,
+        applied.stored,
+        applied.previous,
+        result.sets,
+        result.set_offsets,
+        after,
+        pending,
+    )
+    if is_refused(applied):
+        local.refused = True
+        local.errors = mark_refused(operations, applied)
+        if applied.error is not None:
+            local.sets, local.set_offsets = b"", bytes(8 * (applied.taken + 1))
+    return local
+
+
 def is_refused(applied: Applied) -> bool:
-    return applied.error is not None or max(applied.result.status) > versions.NOTHING
+    status = applied.result.status
+    fine = status.count(versions.OK) + status.count(versions.NOTHING)
+    return fine < len(status) or applied.error is not None
 
 
 def mark_refused(operations: Operations, applied: Applied) -> dict[int, SadikError]:

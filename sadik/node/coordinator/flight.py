@@ -7,17 +7,15 @@ could not deliver is kept as hints. Per batch there are a few objects; per opera
 On the usual path (every node holds every key, all operations need the same) two integers count the replies.
 Anything uneven, a lost replica or a refusal, turns them into a ``Tally``.
 
-Pure of the event loop: called with replies, lost links, finished syncs and ticks. Over 600 lines, because
-each of these works on the counts of the same batch and may be the one that decides it.
+Pure of the event loop: called with replies, lost links, finished syncs and ticks. Each of these works on the
+counts of the same batch and may be the one that decides it.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
-import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,26 +23,22 @@ import numpy.typing as npt
 from sadik.comms.messages import BULK, DATA, Kind
 from sadik.comms.transport import Frame
 from sadik.env.clock import Clock
-from sadik.errors import LimitReached, ProtocolError, QuorumMissed, SadikError, StorageError, StorageFailed
+from sadik.errors import LimitReached, ProtocolError, SadikError, StorageError, StorageFailed
 from sadik.ids import NodeId
 from sadik.kernels import frames, packets, replica, resp, versions
+from sadik.kernels.buffers import Buffer
 from sadik.members.view import View
+from sadik.node.coordinator.differences import READS_HEADER, decode_differences, find_stale
 from sadik.node.coordinator.instruments import CoordinatorInstruments
-from sadik.node.coordinator.outcomes import FAILED
-from sadik.node.coordinator.quorum import Needs, Tally
+from sadik.node.coordinator.quorum import Needs, Tally, Uniform
+from sadik.node.coordinator.under_way import HINT, READ_REPAIR, WRITE, Flight, Indices, Sent
 from sadik.node.items import Item, encode_items
-from sadik.node.operations import DIGEST_BYTES, Operations
+from sadik.node.operations import DIGEST_BYTES, named_spans
 from sadik.node.vnode import Vnodes
-from sadik.storage.engine import STORED, ReadBatch
 
 log = logging.getLogger("sadik.coordinator")
 
-WRITE, READ_REPAIR, HINT, EXCHANGE = range(4)
-"""Why version sets are sent (``packets``: reason)."""
-REASONS = ("write", "read repair", "hint", "exchange")
-
 NOBODY = 0xFFFF
-READS_HEADER = struct.Struct("<II")
 _READ_STATUS = {replica.UNREADABLE: "cannot read its record"}
 _WRITE_STATUS = {
     replica.INVALID: "took the version set for invalid",
@@ -53,7 +47,7 @@ _WRITE_STATUS = {
     5: "its storage failed",
 }
 
-Indices = npt.NDArray[np.intp]
+_NEVER: Final = 1 << 63
 
 
 class Links(Protocol):
@@ -78,201 +72,6 @@ class Hints(Protocol):
     ) -> int: ...
 
     def add_sets(self, owner: NodeId, items: Sequence[Item]) -> int: ...
-
-
-class Local(NamedTuple):
-    """What the coordinator's own replica did.
-
-    Attributes:
-        status, values, value_start, value_length: Answers as ``versions.Applied`` has them.
-        stored, previous: What was read, and links between operations on one address (int32; None: there are
-        none). sets, set_offsets: New sets; int64, count + 1.
-        after: Fingerprint of the set after each operation, uint64 each.
-        pending: Ticket to wait for before the own write counts, 0 for none.
-    """
-
-    status: bytearray
-    values: bytes | bytearray
-    value_start: bytearray
-    value_length: bytearray
-    stored: ReadBatch
-    previous: bytes | bytearray | None
-    sets: bytes | bytearray
-    set_offsets: bytes | bytearray
-    after: bytes | bytearray
-    pending: int
-
-
-class Flight:
-    """One batch under way.
-
-    Attributes:
-        errors: Of operations that failed, once answered.
-        merged: By operation: what replicas that differed make of the set, together with our own.
-        own: By operation, whether this node is one of the primaries; None: of all.
-        overtaken: Reads that a later write of the batch follows on the same key, and the last such write.
-            Replicas merge a batch's writes first, so they are asked for the state after that write.
-    """
-
-    __slots__ = (
-        "answered",
-        "bucket_spans",
-        "count",
-        "digests",
-        "errors",
-        "fallback",
-        "kinds",
-        "local",
-        "merged",
-        "name_lengths",
-        "name_starts",
-        "names",
-        "needs",
-        "number",
-        "open",
-        "overtaken",
-        "own",
-        "r_left",
-        "read_from",
-        "reasons",
-        "sent",
-        "sink",
-        "size",
-        "spans",
-        "started_ns",
-        "tally",
-        "theirs",
-        "w_left",
-        "waits_for_disk",
-    )
-
-    def __init__(
-        self, operations: Operations, local: Local, sink: Callable[[Flight], None], started_ns: int
-    ) -> None:
-        count = operations.count
-        self.count = count
-        self.kinds = bytes(operations.kinds[:count])
-        # The turn's arena is used again by the next one; names are needed for repair and hints.
-        self.names = bytes(memoryview(operations.data)[: operations.used])
-        self.name_starts = bytes(memoryview(operations.name_starts)[: 8 * count])
-        self.name_lengths = bytes(memoryview(operations.name_lengths)[: 8 * count])
-        self.digests = operations.digests[: DIGEST_BYTES * count]
-        self.spans = operations.named_spans()
-        self.bucket_spans = operations.spans
-        self.local = local
-        self.sink = sink
-        self.started_ns = started_ns
-        self.size = len(self.names) + len(local.sets) + len(local.stored.data) + 64 * count
-        self.answered = False
-        self.fallback = False
-        self.errors: dict[int, SadikError] = {}
-        self.needs = Needs(1, 1, 0, 0)
-        self.w_left = 0
-        self.r_left = 0
-        self.tally: Tally | None = None
-        self.waits_for_disk = False
-        self.open = 0
-        self.number = 0
-        self.sent: list[Sent] = []
-        self.merged: dict[int, bytes] = {}
-        self.overtaken: dict[int, int] = {}
-        self.own: npt.NDArray[np.bool_] | None = None
-        self.theirs: dict[NodeId, dict[int, bytes | None]] = {}
-        self.read_from: list[tuple[NodeId, Sent]] = []
-        self.reasons: list[tuple[str, str]] = []
-
-    @property
-    def writes(self) -> npt.NDArray[np.bool_]:
-        """Which operations made a set."""
-        offsets = np.frombuffer(self.local.set_offsets, np.int64, self.count + 1)
-        made: npt.NDArray[np.bool_] = offsets[1:] > offsets[:-1]
-        return made
-
-    @property
-    def reads(self) -> npt.NDArray[np.bool_]:
-        """Which operations are reads that our own replica did not refuse."""
-        kinds = np.frombuffer(self.kinds, np.uint8)
-        status = np.frombuffer(self.local.status, np.uint8, self.count)
-        found: npt.NDArray[np.bool_] = (kinds == resp.GET) & (status <= versions.NOTHING)
-        return found
-
-    def base(self, index: int) -> bytes:
-        """The set that our own replica has after operation ``index``; ``b""`` when it cannot be read."""
-        local = self.local
-        offsets = memoryview(local.set_offsets).cast("q")
-        links = None if local.previous is None else memoryview(local.previous).cast("i")
-        at = index
-        while at >= 0:
-            if offsets[at + 1] > offsets[at]:
-                return bytes(local.sets[offsets[at] : offsets[at + 1]])
-            at = -1 if links is None else links[at]
-        if local.stored.status[index] != STORED:
-            return b""
-        places = memoryview(local.stored.offsets).cast("q")
-        return bytes(local.stored.data[places[index] : places[index + 1]])
-
-    def known(self, index: int) -> bytes:
-        """The set that replicas are asked to compare with for read ``index``."""
-        return self.base(self.overtaken.get(index, index))
-
-    def find_overtaken(self) -> None:
-        """Fill in ``overtaken``, for a batch of reads and writes. Cost: about 20 us."""
-        count = self.count
-        digests = np.frombuffer(self.digests, np.uint8, DIGEST_BYTES * count).reshape(count, DIGEST_BYTES)
-        links = bytearray(4 * count)
-        # Backwards, the latest write before an operation is the next one after it.
-        resp.chain(count, self.kinds[::-1], np.ascontiguousarray(digests[::-1]).tobytes(), links)
-        following = count - 1 - np.frombuffer(links, np.int32)[::-1]
-        followed = following < count
-        if not (followed & (np.frombuffer(self.kinds, np.uint8) == resp.GET)).any():
-            return
-        last = list(range(count))
-        for index in np.flatnonzero(followed)[::-1].tolist():
-            last[index] = last[following[index]]
-            if self.kinds[index] == resp.GET:
-                self.overtaken[index] = last[index]
-
-    def name(self, index: int) -> bytes:
-        start = int.from_bytes(self.name_starts[8 * index : 8 * index + 8], "little")
-        length = int.from_bytes(self.name_lengths[8 * index : 8 * index + 8], "little")
-        return self.names[start : start + length]
-
-    def digest(self, index: int) -> bytes:
-        return bytes(self.digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
-
-
-class Sent:
-    """One frame of a flight, and who has not answered it yet.
-
-    Attributes:
-        index: Its operations, int32 each; None: all of them.
-        primary: Whether its receivers answer as primaries. owner: Whose hint it is, ``""`` for none.
-    """
-
-    __slots__ = ("flight", "index", "kind", "owner", "primary", "request", "waiting")
-
-    def __init__(
-        self,
-        flight: Flight,
-        request: int,
-        kind: Kind,
-        index: bytes | None,
-        *,
-        primary: bool = True,
-        owner: NodeId | None = None,
-    ) -> None:
-        self.flight = flight
-        self.request = request
-        self.kind = kind
-        self.index = index
-        self.primary = primary
-        self.owner = owner
-        self.waiting: list[NodeId] = []
-
-    def operations(self) -> Indices:
-        if self.index is None:
-            return np.arange(self.flight.count)
-        return np.frombuffer(self.index, np.int32).astype(np.intp)
 
 
 class Flights:
@@ -301,9 +100,9 @@ class Flights:
         self._clock = clock
         self._instruments = instruments
         self._pending: dict[int, Sent] = {}
-        self._deadlines: list[tuple[int, int]] = []
-        self._flying: dict[int, Flight] = {}
-        self._number = 0
+        self._flying: dict[Flight, None] = {}
+        # No flight is past its deadline before; it may be that of one that has ended.
+        self._due_ns = _NEVER
         self.bytes_held = 0
 
     def __len__(self) -> int:
@@ -311,34 +110,28 @@ class Flights:
 
     # Out.
 
-    def launch_uniform(
-        self,
-        flight: Flight,
-        needs: Needs,
-        others: Sequence[NodeId],
-        down: Sequence[NodeId],
-        deadline_ns: int,
-    ) -> None:
-        """Send a batch of which every node is a primary: the same frames to all ``others``, hints for
-        ``down``."""
+    def launch_uniform(self, flight: Flight, uniform: Uniform) -> None:
+        """Send a batch of which every node is a primary: the same frames to all others, hints for those that
+        are down."""
         local, count, kinds = flight.local, flight.count, flight.kinds
-        flight.needs = needs
-        self._opened(flight, deadline_ns)
+        flight.uniform = uniform
+        self._opened(flight)
         read: bytes | None = None
         reading = kinds.find(resp.GET) >= 0
         if reading and local.sets:
             flight.find_overtaken()
-        if reading and (kinds.find(resp.SET) >= 0 or max(local.status) > versions.NOTHING):
+        if reading and (local.refused or kinds.find(resp.SET) >= 0):
             read = np.flatnonzero(flight.reads).astype(np.int32).tobytes()
             reading = bool(read)
         # Before anything is sent: what cannot be sent at once turns these into a tally.
-        flight.w_left = needs.write - (0 if local.pending else 1) if local.sets else 0
-        flight.r_left = needs.read - 1 if reading else 0
+        if reading:
+            flight.r_left = uniform.read - 1
         if local.sets:
+            flight.w_left = uniform.write - (0 if local.pending else 1)
             packet, index = packets.encode_sets(
                 WRITE,
                 b"",
-                flight.spans,
+                named_spans(flight.spans),
                 count,
                 flight.digests,
                 flight.names,
@@ -347,16 +140,18 @@ class Flights:
                 local.sets,
                 local.set_offsets,
             )
-            self._send(flight, Kind.SETS, packet, None if len(index) == 4 * count else index, others)
-            for owner in down:
+            some = None if len(index) == 4 * count else index
+            self._send(flight, Kind.SETS, (packet,), some, uniform.others)
+            for owner in uniform.down:
                 self._hint(flight, owner, np.frombuffer(index, np.int32).astype(np.intp))
         if reading:
             if read is None:
-                packet = READS_HEADER.pack(count, 0) + flight.digests + local.after
+                asked = READS_HEADER.pack(count, 0), flight.digests, local.after
             else:
-                packet = self._reads(flight, np.frombuffer(read, np.int32).astype(np.intp))
-            self._send(flight, Kind.READS, packet, read, others)
-        self._await_disk(flight)
+                asked = self._reads(flight, np.frombuffer(read, np.int32).astype(np.intp))
+            self._send(flight, Kind.READS, asked, read, uniform.others)
+        if local.pending:
+            self._await_disk(flight)
         self._check(flight)
 
     def launch(
@@ -365,7 +160,6 @@ class Flights:
         view: View,
         needs: Sequence[Needs],
         targets: tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]],
-        deadline_ns: int,
         *,
         fallback: bool = False,
     ) -> None:
@@ -377,12 +171,12 @@ class Flights:
             fallback: This node is none of the primaries; what it wrote are hints.
         """
         flight.fallback = fallback
-        self._opened(flight, deadline_ns)
+        self._opened(flight)
         primaries, reachable = targets
         writes, reads = flight.writes, flight.reads
         if reads.any() and writes.any():
             flight.find_overtaken()
-        counts = [operations for _, operations in flight.spans]
+        counts = [stop - first for first, stop, _ in flight.spans]
         tally = Tally(
             np.where(
                 writes,
@@ -421,7 +215,8 @@ class Flights:
                 self._hint(
                     flight, view.nodes[owner], np.flatnonzero((nobody & (primaries == owner)).any(axis=1))
                 )
-        self._await_disk(flight)
+        if flight.waits_for_disk:
+            self._await_disk(flight)
         self._check(flight)
 
     def _ask(
@@ -444,7 +239,7 @@ class Flights:
             packet, index = packets.encode_sets(
                 WRITE if primary else HINT,
                 b"" if owner is None else owner.encode(),
-                flight.spans,
+                named_spans(flight.spans),
                 flight.count,
                 flight.digests,
                 flight.names,
@@ -455,7 +250,7 @@ class Flights:
                 written.astype(np.uint8).tobytes(),
             )
             kind = Kind.SETS if primary else Kind.HINTED
-            self._send(flight, kind, packet, index, [node], primary=primary, owner=owner)
+            self._send(flight, kind, (packet,), index, (node,), primary, owner)
             if not primary:
                 self._instruments.sloppy.value += len(chosen)
         read = np.flatnonzero(mine & flight.reads)
@@ -465,43 +260,41 @@ class Flights:
                 Kind.READS,
                 self._reads(flight, read),
                 read.astype(np.int32).tobytes(),
-                [node],
-                primary=primary,
-                owner=owner,
+                (node,),
+                primary,
+                owner,
             )
 
-    def _reads(self, flight: Flight, chosen: Indices) -> bytes:
+    def _reads(self, flight: Flight, chosen: Indices) -> tuple[bytes, bytes, bytes]:
         digests = np.frombuffer(flight.digests, np.uint8, DIGEST_BYTES * flight.count)
         prints = np.frombuffer(flight.local.after, np.uint64, flight.count)
         states = chosen
         if flight.overtaken:
             states = np.array([flight.overtaken.get(index, index) for index in chosen.tolist()], np.intp)
         return (
-            READS_HEADER.pack(len(chosen), 0)
-            + digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes()
-            + prints[states].tobytes()
+            READS_HEADER.pack(len(chosen), 0),
+            digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes(),
+            prints[states].tobytes(),
         )
 
     def _send(
         self,
         flight: Flight,
         kind: Kind,
-        packet: bytes,
+        payload: Sequence[Buffer],
         index: bytes | None,
         nodes: Sequence[NodeId],
-        *,
         primary: bool = True,
         owner: NodeId | None = None,
     ) -> None:
-        request = self._links.next_request()
-        frame = frames.encode(kind, request, (packet,))
-        sent = Sent(flight, request, kind, index, primary=primary, owner=owner)
         if not nodes:
             return
+        request = self._links.next_request()
+        frame = frames.encode(kind, request, payload)
+        sent = Sent(flight, request, kind, index, list(nodes), primary, owner)
         flight.sent.append(sent)
         flight.open += 1
         self._pending[request] = sent
-        sent.waiting = list(nodes)
         if flight.tally is not None:
             for _ in nodes:
                 flight.tally.expect(sent.operations(), primary=primary)
@@ -509,35 +302,33 @@ class Flights:
             if not self._links.send(node, frame):
                 self._lose(sent, node, "its queue is full, or its link is down")
 
-    def _opened(self, flight: Flight, deadline_ns: int) -> None:
-        self._number += 1
-        flight.number = self._number
-        self._flying[flight.number] = flight
-        flight.waits_for_disk = bool(flight.local.pending)
+    def _opened(self, flight: Flight) -> None:
+        self._flying[flight] = None
         self.bytes_held += flight.size
-        heapq.heappush(self._deadlines, (deadline_ns, flight.number))
+        if flight.local.pending:
+            flight.waits_for_disk = True
+        if flight.deadline_ns < self._due_ns:
+            self._due_ns = flight.deadline_ns
 
     def _await_disk(self, flight: Flight) -> None:
-        if flight.waits_for_disk:
-            wait = self._wait_for_hints if flight.fallback else self._wait_for_disk
-            wait(flight.local.pending, lambda error: self._on_disk(flight, error))
+        wait = self._wait_for_hints if flight.fallback else self._wait_for_disk
+        wait(flight.local.pending, lambda error: self._on_disk(flight, error))
 
     # In.
 
     def on_sets(self, replies: Sequence[tuple[NodeId, Frame]]) -> None:
         """Replies to SETS and HINTED of one turn: empty where all is well, else a status each."""
-        for node, frame in replies:
-            sent = self._pending.get(frame.request)
+        for node, (_, request, payload) in replies:
+            sent = self._pending.get(request)
             if sent is None or node not in sent.waiting:
                 continue
             flight = sent.flight
-            if not frame.payload:
-                if flight.tally is None:
-                    flight.w_left -= 1
-                else:
-                    flight.tally.settle(sent.operations(), True, primary=sent.primary)
+            if payload:
+                self._on_statuses(sent, node, payload)
+            elif flight.tally is None:
+                flight.w_left -= 1
             else:
-                self._on_statuses(sent, node, frame.payload)
+                flight.tally.settle(sent.operations(), True, primary=sent.primary)
             self._close(sent, node)
             self._check(flight)
 
@@ -548,26 +339,26 @@ class Flights:
             payload = bytes((replica.INVALID,)) * len(chosen)
         status = np.frombuffer(payload, np.uint8)
         done = status <= replica.KNOWN
-        self._uneven(sent.flight).settle(chosen, done, primary=sent.primary)
+        sent.flight.uneven().settle(chosen, done, primary=sent.primary)
         worst = int(status[~done].max()) if not done.all() else 0
         sent.flight.reasons.append((node, _WRITE_STATUS.get(worst, "refused the write")))
         self._hint(sent.flight, sent.owner or node, chosen[~done])
 
     def on_reads(self, replies: Sequence[tuple[NodeId, Frame]]) -> None:
         """Replies to READS of one turn: empty where all is the same."""
-        for node, frame in replies:
-            sent = self._pending.get(frame.request)
+        for node, (_, request, payload) in replies:
+            sent = self._pending.get(request)
             if sent is None or node not in sent.waiting:
                 continue
             flight = sent.flight
-            if not frame.payload:
+            if payload:
+                self._on_differences(sent, node, payload)
+            else:
                 if flight.tally is None:
                     flight.r_left -= 1
                 else:
                     flight.tally.settle(sent.operations(), True, primary=sent.primary)
                 flight.read_from.append((node, sent))
-            else:
-                self._on_differences(sent, node, frame.payload)
             self._close(sent, node)
             self._check(flight)
 
@@ -578,7 +369,7 @@ class Flights:
             status, sets = decode_differences(payload, len(chosen))
         except ProtocolError as error:
             log.warning("node %s: %s", node, error)
-            self._uneven(flight).settle(chosen, False, primary=sent.primary)
+            flight.uneven().settle(chosen, False, primary=sent.primary)
             flight.reasons.append((node, "its answer is malformed"))
             return
         theirs: dict[int, bytes | None] = {}
@@ -605,7 +396,7 @@ class Flights:
         if unreadable.any():
             flight.reasons.append((node, _READ_STATUS[replica.UNREADABLE]))
         if flight.tally is not None or unreadable.any():
-            self._uneven(flight).settle(chosen, ~unreadable, primary=sent.primary)
+            flight.uneven().settle(chosen, ~unreadable, primary=sent.primary)
         else:
             flight.r_left -= 1
         if theirs:
@@ -621,18 +412,21 @@ class Flights:
 
     def on_tick(self, now_ns: int) -> None:
         """Give up what is past its deadline."""
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            _, number = heapq.heappop(self._deadlines)
-            flight = self._flying.get(number)
-            if flight is None:
-                continue
+        if now_ns < self._due_ns:
+            return
+        late = [flight for flight in self._flying if flight.deadline_ns <= now_ns]
+        for flight in late:
             for sent in flight.sent:
                 for node in list(sent.waiting):
                     self._lose(sent, node, "it did not answer in time")
             if flight.waits_for_disk and not flight.answered:
-                self._uneven(flight)
+                flight.uneven()
                 self._answer(flight, "the own disk did not finish in time")
             self._check(flight)
+        # A flight that is late, and answered, may go on to wait for the disk.
+        self._due_ns = min(
+            (flight.deadline_ns for flight in self._flying if flight.deadline_ns > now_ns), default=_NEVER
+        )
 
     def _on_disk(self, flight: Flight, error: StorageFailed | None) -> None:
         flight.waits_for_disk = False
@@ -641,7 +435,7 @@ class Flights:
         else:
             if error is not None:
                 flight.reasons.append(("this node", str(error)))
-            tally = self._uneven(flight, disk=1)
+            tally = flight.uneven(disk=True)
             tally.settle(np.flatnonzero(flight.writes), error is None, primary=not flight.fallback)
         self._check(flight)
 
@@ -649,7 +443,7 @@ class Flights:
         flight = sent.flight
         if not flight.answered:
             flight.reasons.append((node, reason))
-            self._uneven(flight).settle(sent.operations(), False, primary=sent.primary)
+            flight.uneven().settle(sent.operations(), False, primary=sent.primary)
         self._close(sent, node)
         if sent.kind in (Kind.SETS, Kind.HINTED):
             self._hint(flight, sent.owner or node, sent.operations())
@@ -659,26 +453,6 @@ class Flights:
         if not sent.waiting:
             del self._pending[sent.request]
             sent.flight.open -= 1
-
-    def _uneven(self, flight: Flight, *, disk: int = 0) -> Tally:
-        """Count per operation from now on; ``disk``: our own write has just stopped to be waited for."""
-        if flight.tally is not None:
-            return flight.tally
-        writes, reads = flight.writes, flight.reads
-        needs = flight.needs
-        need = np.where(writes, needs.write, np.where(reads, needs.read, 0)).astype(np.int16)
-        tally = Tally(need, np.zeros_like(need))
-        tally.got = np.where(
-            writes, needs.write - flight.w_left, np.where(reads, needs.read - flight.r_left, 0)
-        ).astype(np.int16)
-        for sent in flight.sent:
-            for _ in sent.waiting:
-                tally.expect(sent.operations(), primary=True)
-        if flight.waits_for_disk or disk:
-            tally.expect(np.flatnonzero(writes), primary=True)
-        tally.got_primary = tally.got.copy()
-        flight.tally = tally
-        return tally
 
     # What follows.
 
@@ -695,50 +469,26 @@ class Flights:
 
     def _answer(self, flight: Flight, reason: str) -> None:
         flight.answered = True
+        local = flight.local
         if flight.tally is not None:
             missed = np.flatnonzero(~flight.tally.reached())
             if len(missed):
-                self._fail(flight, missed, reason)
+                flight.fail(missed, reason)
+        seconds = (self._clock.monotonic_ns() - flight.started_ns) / 1e9
         reads = flight.kinds.count(resp.GET)
-        self._instruments.decided(
-            (self._clock.monotonic_ns() - flight.started_ns) / 1e9,
-            reads=reads,
-            writes=flight.count - reads,
-            missed=len(flight.errors),
-        )
+        self._instruments.decided(seconds, reads, flight.count - reads, len(local.errors))
         try:
             flight.sink(flight)
         except Exception:
             # Other batches' replies, and waiters for the disk, come in the same turn.
             log.exception("the answer to a batch was not taken")
         # Only the answer needed them; a flight may wait for its last replica for long.
-        flight.local = flight.local._replace(values=b"")
-
-    def _fail(self, flight: Flight, missed: Indices, reason: str) -> None:
-        tally = flight.tally
-        assert tally is not None, "only a tally can miss"
-        reasons = tuple(flight.reasons[:16])
-        shown: dict[tuple[bool, int, int], QuorumMissed] = {}
-        for index in missed.tolist():
-            write = flight.kinds[index] == resp.SET
-            need, got = int(tally.need[index]), int(tally.got[index])
-            error = shown.get((write, need, got))
-            if error is None:
-                what = "may have been applied" if write else "nothing was read"
-                error = QuorumMissed(
-                    f"{got} of {need} replicas answered{f' ({reason})' if reason else ''}; {what}",
-                    maybe_applied=write,
-                    required=need,
-                    received=got,
-                    reasons=reasons,
-                )
-                shown[(write, need, got)] = error
-            flight.errors[index] = error
-            flight.local.status[index] = FAILED
+        local.values = b""
 
     def _end(self, flight: Flight) -> None:
-        if self._flying.pop(flight.number, None) is None:
+        if flight not in self._flying:
             return
+        del self._flying[flight]
         self.bytes_held -= flight.size
         if flight.theirs:
             self._repair(flight)
@@ -747,36 +497,9 @@ class Flights:
         flight.read_from.clear()
 
     def _repair(self, flight: Flight) -> None:
-        """Bring every replica that answered to what all of them together know (Dynamo 5)."""
-        stale: dict[NodeId, list[Item]] = {}
-        own: list[Item] = []
-        touched = sorted({index for theirs in flight.theirs.values() for index in theirs})
-        asked = {node: set(sent.operations().tolist()) for node, sent in flight.read_from}
-        for index in touched:
-            digest = flight.digest(index)
-            base = flight.known(index)
-            merged = flight.merged.get(index, base)
-            if not merged:
-                continue
-            item = (digest, flight.name(index), merged)
-            wanted = versions.fingerprint(digest, merged)
-            mine = flight.own is None or flight.own[index]
-            # A copy here that is no replica's would never hear of what comes later.
-            if mine and versions.fingerprint(digest, base) != wanted:
-                own.append(item)
-            for node, sent in flight.read_from:
-                if index not in asked[node] or not sent.primary:
-                    continue
-                theirs = flight.theirs.get(node, {}).get(index, base)
-                if theirs is None:
-                    self._instruments.repaired["unreadable"].value += 1
-                elif versions.fingerprint(digest, theirs) == wanted:
-                    continue
-                else:
-                    self._instruments.repaired["stale" if theirs else "missing"].value += 1
-                stale.setdefault(node, []).append(item)
+        """Bring every replica that answered to what all of them together know."""
+        own, stale = find_stale(flight, self._instruments.repaired)
         if own:
-            self._instruments.repaired["own"].value += len(own)
             try:
                 self._vnodes.merge_items(own)
             except StorageError as error:
@@ -790,6 +513,7 @@ class Flights:
         """Remember that ``owner`` lacks what these operations wrote."""
         if not len(chosen):
             return
+        names = bytes(flight.names)
         try:
             if flight.fallback:
                 offsets = memoryview(flight.local.set_offsets).cast("q")
@@ -809,9 +533,9 @@ class Flights:
                     owner,
                     flight.count,
                     bytes(flight.digests),
-                    flight.names,
-                    flight.name_starts,
-                    flight.name_lengths,
+                    names,
+                    bytes(flight.name_starts),
+                    bytes(flight.name_lengths),
                 )
             else:
                 digests = np.frombuffer(flight.digests, np.uint8, DIGEST_BYTES * flight.count)
@@ -819,7 +543,7 @@ class Flights:
                     owner,
                     len(chosen),
                     digests.reshape(-1, DIGEST_BYTES)[chosen].tobytes(),
-                    flight.names,
+                    names,
                     np.frombuffer(flight.name_starts, np.int64)[chosen].tobytes(),
                     np.frombuffer(flight.name_lengths, np.int64)[chosen].tobytes(),
                 )
@@ -827,31 +551,3 @@ class Flights:
             # It was acknowledged by others, or its client is told "unknown"; exchange finds what is missing.
             self._instruments.hints_lost.value += len(chosen)
             log.warning("%d hints for %s are not kept: %s", len(chosen), owner, error)
-
-
-def encode_differences(compared: replica.Compared) -> bytes:
-    """The reply to READS: ``b""`` when all is the same, else statuses (u8), lengths (u32) and sets."""
-    status = compared.status
-    if status.count(replica.SAME) == len(status):
-        return b""
-    lengths = np.diff(np.frombuffer(compared.set_offsets, np.int64)).astype("<u4")
-    return bytes(status) + lengths.tobytes() + compared.sets
-
-
-def decode_differences(payload: bytes, count: int) -> tuple[npt.NDArray[np.uint8], list[bytes]]:
-    """Statuses, to be changed at will, and sets.
-
-    Raises:
-        ProtocolError: It does not answer ``count`` reads.
-    """
-    if len(payload) < 5 * count:
-        raise ProtocolError("an answer to reads is too short")
-    status = np.frombuffer(payload, np.uint8, count).copy()
-    stops = 5 * count + np.cumsum(np.frombuffer(payload, "<u4", count, count).astype(np.int64))
-    if int(status.max(initial=0)) > replica.UNREADABLE or (count and int(stops[-1]) != len(payload)):
-        raise ProtocolError("an answer to reads does not fit its lengths")
-    sets, start = [], 5 * count
-    for stop in stops.tolist():
-        sets.append(payload[start:stop])
-        start = stop
-    return status, sets

@@ -59,7 +59,7 @@ class CoordinatorInstruments:
             "sadik_replica_reads_total", "Keys read here for another coordinator."
         ).child
 
-    def decided(self, seconds: float, *, reads: int, writes: int, missed: int) -> None:
+    def decided(self, seconds: float, reads: int, writes: int, missed: int) -> None:
         """A batch has been answered: ``missed`` of its operations have no quorum."""
         self.done.value += reads + writes - missed
         self.missed.value += missed

@@ -21,12 +21,12 @@ from sadik.kernels import frames, packets, resp, versions
 from sadik.members.view import NOBODY
 from sadik.node.buckets import Bucket
 from sadik.node.coordinator.core import Core, Targets, is_refused, mark_refused, needed
-from sadik.node.coordinator.flight import Flight
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import FAILED, Answers
 from sadik.node.coordinator.quorum import Needs
 from sadik.node.coordinator.turn import Part, Turn, decode_answers, encode_answers
-from sadik.node.operations import Operations, Span, of_batch, of_packet
+from sadik.node.coordinator.under_way import Flight
+from sadik.node.operations import Operations, Span, named_spans, of_batch, of_packet
 from sadik.node.vnode import Applied
 
 log = logging.getLogger("sadik.coordinator")
@@ -74,7 +74,13 @@ class PlainRequests:
         Returns:
             How many operations were taken, at least one. The last run taken may be cut short.
         """
-        return self._run(of_batch(batch, spans), stops, done, options, self._core.deadline(options))
+        started_ns = self._core.clock.monotonic_ns()
+        deadline_ns = started_ns + self._core.timeout_ms(options) * 1_000_000
+        self._core.peers.hold()
+        try:
+            return self._run(of_batch(batch, spans), stops, done, options, started_ns, deadline_ns)
+        finally:
+            self._core.peers.flush()
 
     def _run(
         self,
@@ -82,67 +88,38 @@ class PlainRequests:
         stops: Sequence[int],
         done: Done,
         options: Options | None,
+        started_ns: int,
         deadline_ns: int,
         *,
         forwarded: bool = False,
     ) -> int:
-        view = self._core.view
-        if view.alone:
-            applied = self._core.vnodes.apply(operations)
+        core = self._core
+        if core.view.alone:
+            applied = core.vnodes.apply(operations)
             self._finish_alone(operations, applied, _cut(stops, applied.taken), done)
             return applied.taken
-        needs = [self._core.needs(span.bucket, options) for span in operations.spans]
-        if self._is_uniform(operations, needs):
-            started_ns = self._core.clock.monotonic_ns()
-            applied = self._core.vnodes.apply(operations)
-            if applied.taken < operations.count:
-                operations.count = applied.taken
-                operations.spans = _cut_spans(operations.spans, applied.taken)
-            runs = range(len(_cut(stops, applied.taken)))
-            local, errors = self._core.local(operations, applied)
-            flight = Flight(operations, local, partial(self._answer, done, runs), started_ns)
-            flight.errors.update(errors)
-            self._core.flights.launch_uniform(
-                flight, needs[0], self._core.others, self._core.down, deadline_ns
-            )
-            return applied.taken
-        turn = Turn(operations.kinds, operations.count, stops, done)
-        self._split(operations, needs, turn, deadline_ns, forwarded=forwarded)
-        return operations.count
-
-    def _is_uniform(self, operations: Operations, needs: list[Needs]) -> bool:
-        """Whether every node is a primary of every key, all operations need the same, and get it."""
-        first = needs[0]
-        if len(needs) > 1 and any(need != first for need in needs):
-            return False
-        count, live = operations.count, 1 + len(self._core.others)
-        writing = operations.kinds.find(resp.SET, 0, count) >= 0
-        if live < first.read or (writing and live < first.write):
-            return False
-        if (
-            self._core.view.me < 0
-            or self._core.flights.bytes_held > self._core.config.peers.in_flight_bytes_max
-        ):
-            return False
-        if writing and self._core.down and self._core.hints.full:
-            return False
-        return all(self._core.view.targets(span.bucket.properties.n).everywhere for span in operations.spans)
+        uniform = core.uniform(operations, options)
+        if uniform is None:
+            needs = [core.needs(span.bucket, options) for span in operations.spans]
+            turn = Turn(operations.kinds, operations.count, stops, done)
+            self._split(operations, needs, turn, deadline_ns, forwarded=forwarded)
+            return operations.count
+        applied = core.vnodes.apply(operations)
+        taken = applied.taken
+        if taken < operations.count:
+            operations.count = taken
+            operations.spans = _cut_spans(operations.spans, taken)
+            stops = _cut(stops, taken)
+        sink = partial(self._answer, done, range(len(stops)))
+        flight = Flight(operations, core.local(operations, applied), sink, started_ns, deadline_ns)
+        core.flights.launch_uniform(flight, uniform)
+        return taken
 
     def _answer(self, done: Done, runs: Sequence[int], flight: Flight) -> None:
         local = flight.local
         values = self._core.patched(flight)
-        done(
-            Answers(
-                flight.kinds,
-                local.status,
-                values,
-                local.value_start,
-                local.value_length,
-                flight.errors,
-                max(local.status) > versions.NOTHING,
-            ),
-            runs,
-        )
+        start, length = local.value_start, local.value_length
+        done(Answers(flight.kinds, local.status, values, start, length, local.errors, local.refused), runs)
 
     def _finish_alone(
         self, operations: Operations, applied: Applied, stops: Sequence[int], done: Done
@@ -244,7 +221,7 @@ class PlainRequests:
         ]
         mine = targets.of(chosen)
         if fallback:
-            local, errors = self._core.apply_as_fallback(part, mine)
+            local = self._core.apply_as_fallback(part, mine)
         else:
             applied = self._core.vnodes.apply(part)
             if applied.taken < part.count:
@@ -255,16 +232,15 @@ class PlainRequests:
                 part = part.pick(np.arange(applied.taken))
                 left = left[: len(part.spans)]
                 mine = targets.of(chosen)
-            local, errors = self._core.local(part, applied)
+            local = self._core.local(part, applied)
 
         def sink(flight: Flight) -> None:
             values = self._core.patched(flight)
             done = flight.local
-            turn.fill(chosen, Part(done.status, values, done.value_start, done.value_length, flight.errors))
+            turn.fill(chosen, Part(done.status, values, done.value_start, done.value_length, done.errors))
 
-        flight = Flight(part, local, sink, started_ns)
-        flight.errors.update(errors)
-        self._core.flights.launch(flight, self._core.view, left, mine[:2], deadline_ns, fallback=fallback)
+        flight = Flight(part, local, sink, started_ns, deadline_ns)
+        self._core.flights.launch(flight, self._core.view, left, mine[:2], fallback=fallback)
 
     def _forward(
         self, operations: Operations, chosen: Indices, node: NodeId, turn: Turn, deadline_ns: int
@@ -273,7 +249,7 @@ class PlainRequests:
         request = self._core.peers.next_request()
         left_ms = max(1, (deadline_ns - self._core.clock.monotonic_ns()) // 1_000_000)
         packet = packets.encode_operations(
-            part.named_spans(),
+            named_spans(part.spans),
             part.count,
             part.kinds,
             part.digests,
@@ -351,9 +327,11 @@ class PlainRequests:
             except SadikError as failure:
                 answer(_all_failed(packet.total, failure), (0,))
                 continue
-            deadline_ns = self._core.clock.monotonic_ns() + packet.timeout_ms * 1_000_000
+            started_ns = self._core.clock.monotonic_ns()
+            deadline_ns = started_ns + packet.timeout_ms * 1_000_000
+            stops = [packet.total]
             operations = of_packet(packet, spans)
-            taken = self._run(operations, [packet.total], answer, None, deadline_ns, forwarded=True)
+            taken = self._run(operations, stops, answer, None, started_ns, deadline_ns, forwarded=True)
             assert taken or not packet.total, "a batch takes at least one operation"
 
     def _span_bucket(self, name: bytes, kinds: bytearray, first: int, stop: int) -> Bucket:

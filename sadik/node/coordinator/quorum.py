@@ -7,11 +7,13 @@ anything is uneven.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sadik.ids import NodeId
 from sadik.node.buckets import BucketProperties
 from sadik.node.coordinator.options import Options
 
@@ -55,6 +57,23 @@ _PLAIN = Options()
 
 def _first(option: int | None, default: int | None) -> int:
     return (default or 0) if option is None else option
+
+
+class Uniform(NamedTuple):
+    """What a batch needs whose operations have every node as a primary and all need the same, as one view
+    has it.
+
+    Attributes:
+        read, write: Replies needed, the own one included. There are enough nodes for reads.
+        writable: There are enough for writes, too.
+        others, down: The other nodes, by whether they are up.
+    """
+
+    read: int
+    write: int
+    writable: bool
+    others: Sequence[NodeId]
+    down: Sequence[NodeId]
 
 
 class Tally:

@@ -12,9 +12,9 @@ from sadik.errors import LimitReached, SadikError, StorageError, Unavailable
 from sadik.kernels import resp, versions
 from sadik.members.view import NOBODY
 from sadik.node.coordinator.core import Core, Targets, needed
-from sadik.node.coordinator.flight import Flight, Local
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.quorum import Needs
+from sadik.node.coordinator.under_way import Flight, Local
 from sadik.node.items import Named
 from sadik.node.operations import DIGEST_BYTES, Operations, Span
 from sadik.node.records import Record
@@ -63,8 +63,8 @@ class RecordRequests:
         needs = [self._core.needs(span.bucket, options) for span in operations.spans]
 
         def sink(flight: Flight) -> None:
-            if flight.errors:
-                done(next(iter(flight.errors.values())))
+            if flight.local.errors:
+                done(next(iter(flight.local.errors.values())))
                 return
             others = {flight.digest(index): merged for index, merged in flight.merged.items()}
             for index in range(flight.count):
@@ -124,8 +124,8 @@ class RecordRequests:
         local = Local(
             bytearray(count), b"", nothing, nothing, stored, None, b"", nothing, prints.tobytes(), 0
         )
-        flight = Flight(operations, local, sink, started_ns)
-        self._core.flights.launch(flight, self._core.view, needs, targets[:2], deadline_ns)
+        flight = Flight(operations, local, sink, started_ns, deadline_ns)
+        self._core.flights.launch(flight, self._core.view, needs, targets[:2])
 
     def _own_sets(self, digests: Sequence[bytes]) -> list[bytes | None]:
         """What this node holds, what it keeps for others included; fewer where that is more than may be
@@ -206,7 +206,11 @@ class RecordRequests:
                 continue
             part = operations.pick(chosen)
             flight = Flight(
-                part, _written(mine, pending), lambda flight: settle(flight.errors.values()), started_ns
+                part,
+                _written(mine, pending),
+                lambda flight: settle(flight.local.errors.values()),
+                started_ns,
+                deadline_ns,
             )
             launched = True
             left = [
@@ -219,7 +223,6 @@ class RecordRequests:
                 self._core.view,
                 left,
                 targets.of(chosen)[:2],
-                deadline_ns,
                 fallback=bool(fallback),
             )
         settle(())

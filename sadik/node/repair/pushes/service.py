@@ -15,7 +15,7 @@ from sadik.kernels import frames, replica
 from sadik.node.items import Item, encode_items
 
 REASONS: Final = {"hint": 2, "exchange": 3}
-"""Why sets are pushed, as packets name it (``coordinator/flight.py``)."""
+"""Why sets are pushed, as packets name it (``coordinator/under_way.py``)."""
 TIMEOUT_S: Final = 5.0
 
 Batch = list[tuple[NodeId, Frame]]
@@ -69,14 +69,15 @@ class Pushes:
                 answer.set_exception(Unavailable(f"the link to {node} broke: {reason}", maybe_applied=True))
 
     def _on_replies(self, batch: Batch) -> None:
-        if self._waiting:
-            rest: Batch = []
-            for node, frame in batch:
-                waiting = self._waiting.get(frame.request)
-                if waiting is None or waiting[0] != node:
-                    rest.append((node, frame))
-                elif not waiting[1].done():
-                    waiting[1].set_result(frame.payload)
-            batch = rest
-        if batch:
+        if not self._waiting:
             self._others(batch)
+            return
+        rest: Batch = []
+        for node, frame in batch:
+            waiting = self._waiting.get(frame.request)
+            if waiting is None or waiting[0] != node:
+                rest.append((node, frame))
+            elif not waiting[1].done():
+                waiting[1].set_result(frame.payload)
+        if rest:
+            self._others(rest)
