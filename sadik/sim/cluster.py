@@ -31,6 +31,7 @@ class NotInTime(SimulationError):
 class SimCluster:
     """Attributes:
     nodes: By name, in order.
+    lost: Names of those that never come back.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SimCluster:
         self.network = Network(loop, random.Random(f"{seed}/network"), trace, weather)
         self.witness = Witness(lambda: true_ms(loop))
         rng = random.Random(f"{seed}/sync")
+        self.lost: list[str] = []
         self.nodes = {
             name: SimNode(
                 name,
@@ -102,8 +104,8 @@ class SimCluster:
         return True
 
     def is_ready(self) -> bool:
-        """Whether all that are in the layout serve and are agreed."""
-        return len(self.up()) >= self.shape.nodes and self.is_agreed()
+        """Whether all that are in the layout serve and are agreed; the lost ones are not waited for."""
+        return len(self.up()) >= self.shape.nodes - len(self.lost) and self.is_agreed()
 
     # What is where.
 
@@ -137,9 +139,12 @@ class SimCluster:
         return place
 
     def hints(self) -> int:
-        """Hints that wait at nodes that serve."""
+        """Hints that wait at nodes that serve, for nodes that may come back."""
         return sum(
-            share.hints for one in self.up() for share in one.node.hints.owners().values() if share.hints
+            share.hints
+            for one in self.up()
+            for owner, share in one.node.hints.owners().items()
+            if str(owner) not in self.lost
         )
 
     def differences(self, *, rot: bool) -> list[bytes]:

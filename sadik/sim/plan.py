@@ -75,6 +75,9 @@ class Plan:
         clients: How many.
         horizon_s: Length of the first phase.
         sync_s: Mean time that a sync takes.
+        skew_ms: No clock is further off.
+        sessions: So many clients, the first ones, use the Python client's sessions.
+        lost: Nodes, by number, that never come back when all else is healed.
     """
 
     seed: int
@@ -87,6 +90,8 @@ class Plan:
     horizon_s: float = 3.0
     sync_s: float = 0.002
     skew_ms: int = 0
+    sessions: int = 0
+    lost: tuple[int, ...] = ()
 
 
 def encode_plan(plan: Plan) -> bytes:

@@ -34,7 +34,8 @@ class Profile:
     workloads: Names of those that may be drawn.
     losses: Whether one node's disk may lose what it had acknowledged.
     calm: Share of runs without any fault.
-    zones: Whether nodes may be in zones.
+    zones: Whether nodes may be in zones. sessions: Whether clients may use sessions.
+    core: Share of runs in which a node never comes back.
     everybody: Share of power cuts that strike all nodes at once, where every acknowledgement is durable.
     """
 
@@ -46,6 +47,8 @@ class Profile:
     horizon_s: float = 2.0
     clients: int = 5
     zones: bool = True
+    sessions: bool = True
+    core: float = 0.1
     everybody: float = 0.2
 
 
@@ -103,9 +106,13 @@ def draw_plan(
     steps = workload.draw(
         rng, operations, clients=chosen.clients, nodes=shape.nodes, horizon_s=chosen.horizon_s
     )
+    # What loses acknowledged data strikes one node only: this one.
+    unlucky = rng.randrange(shape.nodes)
     disturbances: tuple[Disturbance, ...] = ()
     if not calm:
-        disturbances = _disturbances(rng, chosen, shape, skew_ms)
+        disturbances = _disturbances(rng, chosen, shape, unlucky, skew_ms)
+    sessions = rng.choice((0, 1, 2, chosen.clients)) if chosen.sessions else 0
+    lost = (unlucky,) if not calm and "crash" in chosen.faults and rng.random() < chosen.core else ()
     return Plan(
         seed=seed,
         profile=profile,
@@ -117,6 +124,8 @@ def draw_plan(
         horizon_s=chosen.horizon_s,
         sync_s=rng.choice((0.0005, 0.002, 0.01)),
         skew_ms=skew_ms if any(one.kind == "clock" for one in disturbances) else 0,
+        sessions=sessions,
+        lost=lost,
     )
 
 
@@ -130,11 +139,9 @@ def _weather(rng: random.Random, calm: bool) -> Weather:
 
 
 def _disturbances(
-    rng: random.Random, profile: Profile, shape: Shape, skew_ms: int
+    rng: random.Random, profile: Profile, shape: Shape, unlucky: int, skew_ms: int
 ) -> tuple[Disturbance, ...]:
     kinds = _swarm(rng, profile.faults)
-    # What loses acknowledged data strikes one node only: this one.
-    unlucky = rng.randrange(shape.nodes)
     found: list[Disturbance] = []
     for kind in kinds:
         for _ in range(rng.choice((1, 1, 2, 3))):

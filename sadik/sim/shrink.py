@@ -91,16 +91,17 @@ class Shrinker:
 
 
 def _with_nodes(plan: Plan, nodes: int) -> Plan:
-    """The same with fewer nodes: faults of those that are gone are left out, and their clients ask others."""
+    """The same with fewer nodes: what those that are gone suffered or were asked, others suffer and are."""
     kept = []
     for one in plan.disturbances:
-        left = tuple(node for node in one.nodes if node < nodes)
-        others = tuple(node for node in one.others if node < nodes)
-        if left and (others or not one.others):
-            kept.append(replace(one, nodes=left, others=others))
+        struck = tuple(dict.fromkeys(node % nodes for node in one.nodes))
+        others = tuple(dict.fromkeys(node % nodes for node in one.others if node % nodes not in struck))
+        if others or not one.others:
+            kept.append(replace(one, nodes=struck, others=others))
     return replace(
         plan,
         shape=replace(plan.shape, nodes=nodes),
         disturbances=tuple(kept),
         steps=tuple(replace(step, node=step.node % nodes) for step in plan.steps),
+        lost=tuple(dict.fromkeys(node % nodes for node in plan.lost)),
     )

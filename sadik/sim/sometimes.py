@@ -25,6 +25,8 @@ RARE: Final[Mapping[str, str]] = {
     "damaged disk refused": "a node would not start on a damaged disk, and got an empty one",
     "resurrection tried": "a wiped, old or copied disk joined again",
     "connection broken in flight": "a request was under way when its connection broke",
+    "node lost for good": "a node never came back, and the others went on",
+    "stale read noticed": "a session was shown less than it had seen, and said so",
     "clock behind": "a node's clock was behind what it had stamped",
 }
 """What a campaign must reach, by name, with what it means."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,8 +30,9 @@ from sadik.sim.history import Hints as HintsAccount
 from sadik.sim.loop import VirtualLoop
 from sadik.sim.nemesis import Nemesis
 from sadik.sim.node import SimNode
-from sadik.sim.outside import true_ms
+from sadik.sim.outside import SeededEntropy, true_ms
 from sadik.sim.plan import Plan, Step
+from sadik.sim.session_client import SessionClient
 from sadik.sim.sometimes import Sometimes
 from sadik.sim.trace import Trace
 
@@ -114,6 +116,8 @@ class World:
         await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
         await self._disturb()
         healed_ms, agreed_ms = await self._heal()
+        if self.plan.lost:
+            await self._use_core(healed_ms)
         equal_ms = await self._settle()
         await self._read_everything()
         # A slow reply may have made hints again, and reads have found what was rotten.
@@ -166,17 +170,18 @@ class World:
 
     def _client(self, number: int) -> SimClient:
         addresses = [(node.name, node.address) for node in self.cluster.nodes.values()]
-        return SimClient(
-            number,
-            self.loop,
-            self._journal,
-            addresses[: self.plan.shape.nodes],
-            patience_s=2.5 * self.plan.shape.request_timeout_ms / 1000,
-        )
+        arguments = (number, self.loop, self._journal, addresses[: self.plan.shape.nodes])
+        patience_s = 2.5 * self.plan.shape.request_timeout_ms / 1000
+        if number < self.plan.sessions:
+            entropy = SeededEntropy(f"{self.plan.seed}/client {number}")
+            return SessionClient(*arguments, patience_s=patience_s, entropy=entropy)
+        return SimClient(*arguments, patience_s=patience_s)
 
     async def _heal(self) -> tuple[float, float]:
         """All is well again: since when, and when all nodes knew of each other again, or -1."""
         cluster = self.cluster
+        for number in self.plan.lost:
+            self._lose(list(cluster.nodes.values())[number])
         healed_ms = self.now_ms()
         self.trace.note("healed")
         try:
@@ -190,7 +195,7 @@ class World:
     def _is_well(self) -> bool:
         """Whether all nodes serve; those that are down are started by their operator."""
         for node in list(self.cluster.nodes.values())[: self.plan.shape.nodes]:
-            if not node.alive:
+            if not node.alive and node.name not in self.cluster.lost:
                 self._start_again(node)
         return self.cluster.is_ready()
 
@@ -207,6 +212,32 @@ class World:
             node.adopt_disk(SimFiles())
         node.start()
 
+    def _lose(self, node: SimNode) -> None:
+        """A node never comes back."""
+        if node.alive:
+            node.power_cut(random.Random(self.plan.seed))
+        self.cluster.lost.append(node.name)
+        self.history.add(Fault("power_cut", self.now_ms(), nodes=(node.name,)))
+        self.sometimes.see("node lost for good")
+
+    async def _use_core(self, since_ms: float) -> None:
+        """With those that are left, every key can be read and written."""
+        nodes = tuple(node.name for node in self.cluster.up())
+        self.history.add(phase := Phase("core", since_ms, nodes=nodes))
+        client = self._client(self.plan.clients + 1)
+        keys = sorted({operation.key for operation in self.history.operations})
+        numbers = [list(self.cluster.nodes).index(name) for name in nodes]
+
+        async def use() -> None:
+            for number, key in enumerate(keys):
+                node = numbers[number % len(numbers)]
+                await client.take(Step(client.number, 0, "rmw", (int(key[1:]),), node))
+
+        work = self.loop.spawn(client.process, use(), "core")
+        await self.cluster.wait_until(work.done, "the core is used", 60)
+        work.result()
+        phase.end_ms = self.now_ms()
+
     async def _settle(self) -> float:
         """Wait until all replicas are equal; when they were, or -1."""
         cluster = self.cluster
@@ -221,13 +252,16 @@ class World:
         """Every key is read from all its replicas, each time through another node."""
         self.history.add(Phase("final", self.now_ms()))
         reader = self._client(self.plan.clients)
+        names = list(self.cluster.nodes)
+        nodes = [names.index(node.name) for node in self.cluster.up()]
+        r = min(3, self.plan.shape.nodes) if not self.plan.lost else 2
         keys = list(dict.fromkeys(operation.key for operation in self.history.operations))
 
         async def read() -> None:
             for number, key in enumerate(sorted(keys)):
                 for attempt in range(_READS):
-                    node = (number + attempt) % self.plan.shape.nodes
-                    if (await reader.read(node, key, r=min(3, self.plan.shape.nodes))).outcome == "done":
+                    node = nodes[(number + attempt) % len(nodes)]
+                    if (await reader.read(node, key, r=r)).outcome == "done":
                         break
                     await asyncio.sleep(_POLL_S)
                 else:
@@ -244,6 +278,8 @@ class World:
         self.history.add(run := Run(node.name, now_ms))
         self._runs[node.name] = run
         fault = self._nemesis.last_end.pop(node.name, None)
+        if fault is not None and fault.kind in ("wiped", "restored"):
+            self.sometimes.see("resurrection tried")
         if fault is not None:
             self.history.add(
                 Recovery(
@@ -384,13 +420,21 @@ class World:
         see("exchange repaired", int(figures.received[3].value))
         if any(fault.kind == "split" for fault in self.history.faults):
             see("forwarded write after a split", int(figures.forwarded_out.value))
+        see("torn tail", int(bool(node.node.engine.statistics().details.get("torn_bytes"))))
+        see("clock behind", int(node.node.hybrid.ahead_ms() > 0))
         if len(node.actors) > 1:
             see("new actor after a loss")
 
     def count_operations(self) -> None:
         """Rare states that clients have seen."""
         see = self.sometimes.see
+        mortal = {operation.key for operation in self.history.operations if operation.ttl_ms >= 0}
+        deleted = {operation.key for operation in self.history.operations if operation.deletes}
         for operation in self.history.operations:
+            if operation.reason.startswith("StaleRead"):
+                see("stale read noticed")
+            if operation.kind == "read" and operation.context and not operation.values:
+                see("expired", int(operation.key in mortal - deleted))
             if len(operation.values) > 2:
                 see("three siblings")
             if operation.outcome == "unknown":

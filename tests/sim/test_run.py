@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +25,7 @@ def test_a_few_seeds_of_every_profile_are_clean(profile: str) -> None:
     for seed in range(3):
         result = run_seed(seed, profile)
         assert result.clean, (seed, result.violations)
-        assert result.operations >= 60
+        assert result.operations >= 40
 
 
 def test_a_seed_has_one_hash_after_other_seeds_and_in_another_process() -> None:
@@ -44,7 +45,9 @@ def test_a_replay_is_the_same_run_and_tells_who_sent_what() -> None:
     plan = draw_plan(3)
     result, lines = replay(plan)
     assert result.hash == run_plan(plan).hash
-    assert any(" -> n2  " in line and "SETS#" in line for line in lines)
+    # With the version set that was sent, and its clock.
+    assert any(" > n2  SETS k" in line and "[n" in line for line in lines)
+    assert any(re.search(r"  client +c\d #\d+ read k\d at n\d: done", line) for line in lines)
     assert any("SADIK.GET" in line for line in lines)
     assert any("  fault  " in line for line in lines)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sadik.client.contexts import covers, seen_by
-from sadik.sim.checkers.oracle import KeyStory, Oracle, Violation, name
+from sadik.sim.checkers.oracle import KeyStory, Oracle, Violation, bits, name
 from sadik.sim.history import Operation
 
 
@@ -86,13 +86,24 @@ def _judge_read(
             yield invariant, text, read.number, before.number
 
 
+def _covered(story: KeyStory, some: int, write: Operation) -> int:
+    """Of some writes those whose events the context handed back names, though the answer that gave it may not
+    have shown them: a delete came between."""
+    held = seen_by(write.context_given)
+    return sum(
+        1 << place
+        for place in bits(some)
+        if story.dots[place] and all(held.get(actor, 0) >= stamp for actor, stamp in story.dots[place])
+    )
+
+
 def _judge_write(
     story: KeyStory, floor: _Floor, write: Operation, alone: bool
 ) -> Iterator[tuple[str, str, int, int]]:
     # The caller's own choice of a context is not the session's promise.
     if write.context_of >= 0 or write.blind or write.outcome == "refused":
         return
-    below = story.maybe_below[story.bit[write.number]]
+    below = story.maybe_below[story.bit[write.number]] | _covered(story, floor.written | floor.seen, write)
     for other in story.some(floor.written & ~below):
         text = f"{name(write)} does not replace {name(other)}, which its session wrote before"
         yield "G3", text, write.number, other.number
