@@ -330,6 +330,15 @@ def test_hints_that_went_another_way_are_reported(hints: Hints) -> None:
     assert found(history, "H1")
 
 
+def test_a_full_disk_may_lose_the_account_of_a_hint() -> None:
+    """It goes when it is delivered, and that cannot be written down."""
+    history = settled()
+    node_of(history, "n1").hints = Hints(3, 2, 0, 1, 0)
+    assert found(history, "H1")
+    history.add(Fault("full", 0, 0, nodes=("n1",)))
+    assert found(history, "H1") == []
+
+
 def test_hints_may_end_otherwise_for_a_reason() -> None:
     history = settled()
     node_of(history, "n1").hints = Hints(3, 1, 0, 1, 1)
