@@ -1,8 +1,8 @@
 """Every seed that ever failed, with its story: ``regressions/NAME.toml``.
 
 Keys: ``seed`` and ``profile``, with ``nodes``, ``operations`` and ``faults`` where they were not as usual;
-``broke``, the invariants; ``fixed``, the title of the commit that mended it; ``story``. A seed draws something
-else once profiles or workloads change, so its plan is kept beside it, shrunk where that was done: ``plan``
+``broke``, the invariants; ``fixed``, the title of the commit that mended it; ``story``. A seed draws other
+things once profiles or workloads change, so its plan is kept beside it, shrunk where that was done: ``plan``
 names the file (``sadik sim shrink SEED --output FILE``).
 
 What a plan does not fix are delays, and these are others after any change of the code. So each is run several
