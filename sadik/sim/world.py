@@ -40,6 +40,8 @@ READY_S: Final = 20.0
 EQUAL_S: Final = 30.0
 ROT: Final[tuple[FaultKind, ...]] = ("flip", "torn", "sync_failed", "eio")
 """After these a disk may be so damaged that a node refuses to start on it."""
+DAMAGE: Final[tuple[FaultKind, ...]] = (*ROT, "wiped", "restored")
+"""After these a disk has not what it had."""
 _OVERTIME: Final = 1.5
 """Clients give up what they had still to do after so many horizons."""
 _READS: Final = 6
@@ -277,20 +279,26 @@ class World:
         now_ms = self.now_ms()
         self.history.add(run := Run(node.name, now_ms))
         self._runs[node.name] = run
+        held = self._held.pop(node.name, None)
         fault = self._nemesis.last_end.pop(node.name, None)
-        if fault is not None and fault.kind in ("wiped", "restored"):
+        if fault is None:
+            return
+        if fault.kind in ("wiped", "restored"):
             self.sometimes.see("resurrection tried")
-        if fault is not None:
-            self.history.add(
-                Recovery(
-                    node.name,
-                    now_ms,
-                    fault.kind,
-                    fault.start_ms,
-                    self._sets(node),
-                    self._held.pop(node.name, None) if fault.kind in ("crash", "derived") else None,
-                )
+        sound = fault.kind in ("crash", "derived") and not any(
+            node.name in one.nodes and one.kind in DAMAGE and one.until_ms >= fault.start_ms
+            for one in self.history.faults
+        )
+        self.history.add(
+            Recovery(
+                node.name,
+                now_ms,
+                fault.kind,
+                fault.start_ms,
+                self._sets(node),
+                held if sound else None,
             )
+        )
 
     def _on_end(self, node: SimNode, whole: bool) -> None:
         """A node is about to be gone; ``whole``: its disk keeps what it has."""
