@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sadik.cli import main, node
+from sadik.cli import main, node, sim
 from tests.system.harness import NodeProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,14 +54,15 @@ def test_files_that_the_architecture_names_exist():
 
 def test_commands_and_options_of_the_readme_exist():
     """What a reader types is not refused as misspelt."""
-    text = (ROOT / "README.md").read_text()
-    known = set(main.command().commands)
-    typed = set(re.findall(r"^(?:\$ )?sadik (\w+)", text, re.MULTILINE))
-    assert len(typed) >= 5
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "docs/simulation.md"))
+    program = main.command()
+    known = set(program.commands) | {f"sim {name}" for name in sim.sim.commands}
+    typed = set(re.findall(r"^(?:\$ )?sadik (sim \w+|\w+)", text, re.MULTILINE))
+    assert len(typed) >= 8
     assert typed <= known
     options = {
         option
-        for program in (main.command(), *main.command().commands.values(), node.command())
+        for program in (program, *program.commands.values(), *sim.sim.commands.values(), node.command())
         for parameter in program.params
         if isinstance(parameter, click.Option)
         for option in (*parameter.opts, *parameter.secondary_opts)
