@@ -27,7 +27,7 @@ from sadik.sim.history import (
     StoredSet,
 )
 from sadik.sim.history import Hints as HintsAccount
-from sadik.sim.loop import VirtualLoop
+from sadik.sim.loop import PROCESS, VirtualLoop
 from sadik.sim.nemesis import Nemesis
 from sadik.sim.node import SimNode
 from sadik.sim.outside import SeededEntropy, true_ms
@@ -340,7 +340,8 @@ class World:
         if record.exc_info and record.exc_info[1] is not None:
             self.findings.add("X", f"{record.getMessage()}: {record.exc_info[1]!r}")
         if self.trace.is_read:
-            self.trace.tell("log", record.getMessage())
+            process = PROCESS.get(self.loop.harness)
+            self.trace.tell("log", f"{process.name.partition('.')[0]}: {record.getMessage()}")
 
     # The end.
 
