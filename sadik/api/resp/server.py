@@ -107,7 +107,9 @@ class RespServer:
         coordinator.run_command = self.run_forwarded
         self._served = False
         self._arrived_ns = 0
-        self._gathering: asyncio.TimerHandle | None = None
+        self._gathering = False
+        self._gathered_at_s = 0.0
+        self._gather_timer: asyncio.TimerHandle | None = None
         self._landed_ns = 0
         self._impatient = 0
         self._impatient_next = 1
@@ -215,19 +217,33 @@ class RespServer:
             self._line.expect(answered)
         if not self._line.missing:
             self._gathered()
-        elif self._gathering is not None:
-            self._gathering.cancel()
+        elif self._gathering:
             self._gather()
 
     def _gather(self) -> None:
-        """Let the next turn wait for more, from now on no longer than the limit."""
-        assert self._loop is not None, "a connection before the start"
-        self._gathering = self._loop.call_later(_GATHER_S, self._turn)
+        """Let the next turn wait, from now on no longer than the limit."""
+        assert self._loop is not None, "an answer before the start"
+        self._gathering = True
+        self._gathered_at_s = self._loop.time() + _GATHER_S
+        if self._gather_timer is None:
+            self._gather_timer = self._loop.call_later(_GATHER_S, self._on_gather_timer)
+
+    def _on_gather_timer(self) -> None:
+        """Set once for many turns: where it comes too early for this one, it is set again."""
+        assert self._loop is not None, "a timer before the start"
+        self._gather_timer = None
+        if not self._gathering:
+            return
+        rest_s = self._gathered_at_s - self._loop.time()
+        # Timers know milliseconds: less than half of one would be none.
+        if rest_s > _GATHER_S / 2:
+            self._gather_timer = self._loop.call_later(rest_s, self._on_gather_timer)
+        else:
+            self._turn()
 
     def _gathered(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
+        if self._gathering:
+            self._gathering = False
             assert self._loop is not None, "an answer before the start"
             self._loop.call_soon(self._turn)
 
@@ -246,7 +262,7 @@ class RespServer:
     # A turn.
 
     def _turn(self) -> None:
-        self._gathering = None
+        self._gathering = False
         if self._line.missing:
             # Clients that take their time must not cost the others theirs.
             self._impatient = self._impatient_next
