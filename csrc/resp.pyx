@@ -1,7 +1,7 @@
 # The Redis protocol: parser, batch of plain operations, reply encoders. The contract is sadik/kernels/native/resp.pyi.
 #
-# Over 600 lines, because flat extensions cannot share a class: a Lane is a Parser, and both fill a Batch. Loops without
-# objects are in resp_text.pxd and resp_run.pxd.
+# Over 600 lines, because flat extensions cannot share a class: a Lane is a Parser, both fill a Batch, and Runs answer lanes.
+# Loops without objects are in resp_text.pxd and resp_run.pxd.
 #
 # Input lies in one window: the bytes object last fed, parsed where it is, or, once a feed meets unread bytes, the parser's own
 # `store`. A command that is whole in the window is parsed in place (`take_whole`). Anything else, partial or irregular, goes to
@@ -13,11 +13,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
+from libc.errno cimport EINTR, errno
 from libc.stdint cimport INT32_MAX, INT64_MAX, int32_t, int64_t
 from libc.string cimport memchr, memcpy, memmove, memset
 
 from buffers cimport acquire, acquire_writable
-from resp_run cimport KIND_GET, KIND_SET, Text, count_sets, digits, link, put_bulk, put_int64, run_bytes, write_run
+from resp_run cimport (
+    KIND_GET, KIND_SET, Text, count_sets, digits, get_int64, link, put_bulk, put_int64, run_bytes, write_run,
+)
 from resp_text cimport is_word, next_word, plain_kind, short_number, span, to_int64
 
 from sadik.errors import ProtocolError
@@ -27,6 +30,11 @@ cdef extern from "Python.h":
     PyObject* PyBytes_FromStringAndSize_new "PyBytes_FromStringAndSize"(const char* data, Py_ssize_t size) except NULL
     Py_ssize_t Py_SIZE_of "Py_SIZE"(PyObject* item)
     char* PyBytes_data "PyBytes_AS_STRING"(PyObject* item)
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int descriptor, const void* data, size_t length, int flags)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
 
 NEED_INPUT = 0
 COMMAND = 1
@@ -53,10 +61,11 @@ cdef enum:
     STORE_BYTES_MIN = 256
     STORE_KEPT_MAX = 4096       # an idle connection holds no more than this
     CHAIN_SLOTS_MAX = 4096      # of the table on the stack: 16 KiB
+    REPLIES_ON_STACK_MAX = 16384  # longer ones of one run are written to a bytes object
 
 
 cdef class Batch:
-    cdef readonly Py_ssize_t capacity, arena_bytes, count, used
+    cdef readonly Py_ssize_t capacity, arena_bytes, count, used, sets, longest
     cdef readonly bytearray data, kinds, name_starts, name_lengths, payload_starts, payload_lengths, ttl_ms
     cdef unsigned char* field[FIELDS]
     cdef Py_buffer exports[FIELDS]
@@ -93,6 +102,11 @@ cdef class Batch:
     def clear(self):
         self.count = 0
         self.used = 0
+        self.sets = 0
+        self.longest = 0
+
+    def keep(self):
+        return keep(self)
 
     def append(self, int kind, name, payload=b"", int64_t ttl_ms=-1):
         cdef Py_buffer name_view, payload_view
@@ -133,6 +147,61 @@ cdef class Batch:
         put_int64(self.field[6], i, ttl_ms)
         self.used += name + payload
         self.count = i + 1
+        self.sets += kind
+        if payload > self.longest:
+            self.longest = payload
+
+
+cdef class Kept:
+    """`all` is the kinds, the five arrays of int64, and the used part of the arena, one behind the other."""
+
+    cdef bytes all
+    cdef Py_ssize_t count
+
+    def __len__(self):
+        return PyBytes_GET_SIZE(self.all)
+
+    def command(self, Py_ssize_t index):
+        cdef Text kinds = <Text>PyBytes_AS_STRING(self.all)
+        cdef Py_ssize_t size = 8 * self.count
+        cdef Text numbers = kinds + self.count
+        cdef Text data = numbers + 5 * size
+        cdef Py_ssize_t start, length, before = 0
+        cdef int64_t ttl_ms
+        if not 0 <= index < self.count:
+            raise IndexError(f"there is no operation {index} of {self.count}")
+        start = get_int64(numbers, index)
+        length = get_int64(numbers + size, index)
+        # A name is the bucket behind a length of one byte, and the key behind one of two.
+        if length:
+            before = 1 + data[start] + 2
+        if not 0 < before <= length:
+            raise ValueError(f"operation {index} has no address for its name")
+        key = PyBytes_FromStringAndSize(<char*>(data + start + before), length - before)
+        if kinds[index] == KIND_GET:
+            return [b"GET", key]
+        start = get_int64(numbers + 2 * size, index)
+        length = get_int64(numbers + 3 * size, index)
+        ttl_ms = get_int64(numbers + 4 * size, index)
+        value = PyBytes_FromStringAndSize(<char*>(data + start), length)
+        return [b"SET", key, value] if ttl_ms < 0 else [b"SET", key, value, b"PX", b"%d" % ttl_ms]
+
+
+cdef Kept keep(Batch batch):
+    cdef Kept kept = Kept()
+    cdef Py_ssize_t count = batch.count
+    cdef unsigned char* out
+    cdef int i
+    kept.count = count
+    kept.all = PyBytes_FromStringAndSize(NULL, (1 + 5 * 8) * count + batch.used)
+    out = <unsigned char*>PyBytes_AS_STRING(kept.all)
+    memcpy(out, batch.field[1], count)
+    out += count
+    for i in range(2, FIELDS):
+        memcpy(out, batch.field[i], 8 * count)
+        out += 8 * count
+    memcpy(out, batch.field[0], batch.used)
+    return kept
 
 
 cdef list split_line(Text line, Py_ssize_t length):
@@ -201,15 +270,18 @@ cdef class Parser:
     # ---- input ----
 
     def feed(self, data):
+        self.take_in(data)
+
+    cdef int take_in(self, data) except -1:
         cdef Py_buffer view
         if self.failure is not None:
-            return
+            return 0
         if PyBytes_CheckExact(data):
             if self.position == self.end:
                 self.hold(<bytes>data)
             else:
                 self.join(<Text>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-            return
+            return 0
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             if self.position == self.end:
@@ -218,6 +290,7 @@ cdef class Parser:
                 self.join(<Text>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
+        return 0
 
     cdef inline void hold(self, bytes data):
         self.held = data
@@ -315,6 +388,9 @@ cdef class Parser:
     # ---- commands ----
 
     def pull(self, Batch batch, bytes prefix not None, Py_ssize_t room):
+        return self.advance(batch, prefix, room)
+
+    cdef int advance(self, Batch batch, bytes prefix, Py_ssize_t room) except -1:
         cdef int result = AGAIN
         cdef Text start = <Text>PyBytes_AS_STRING(prefix)
         cdef Py_ssize_t prefix_length = PyBytes_GET_SIZE(prefix)
@@ -601,6 +677,84 @@ cdef class Parser:
         return AGAIN
 
 
+# ---- replies ----
+
+cdef class Encoder:
+    """The arrays of a batch's answers, held while replies are made of them."""
+
+    cdef Py_buffer views[5]
+    cdef int held
+    cdef Py_ssize_t last
+
+    cdef int open(self, Py_ssize_t last, kinds, status, values, value_starts, value_lengths) except -1:
+        """Take arrays of at least `last` operations."""
+        if not 0 <= last <= INT32_MAX:
+            raise ValueError(f"a run of operations cannot end at {last}")
+        self.last = last
+        acquire(kinds, &self.views[0], last, "kinds")
+        self.held = 1
+        acquire(status, &self.views[1], last, "status")
+        self.held = 2
+        acquire(values, &self.views[2], 0, "values")
+        self.held = 3
+        acquire(value_starts, &self.views[3], 8 * last, "value_starts")
+        self.held = 4
+        acquire(value_lengths, &self.views[4], 8 * last, "value_lengths")
+        self.held = 5
+        return 0
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.held):
+            PyBuffer_Release(&self.views[i])
+
+    cdef Py_ssize_t measure(self, Py_ssize_t first, Py_ssize_t stop, bint resp3) except -1:
+        """Bytes of a run's replies."""
+        cdef Py_ssize_t total
+        if not 0 <= first <= stop <= self.last:
+            raise ValueError(f"{first} to {stop} is not a run of operations")
+        total = run_bytes(
+            first, stop, <Text>self.views[0].buf, <Text>self.views[1].buf, self.views[2].len, <Text>self.views[3].buf,
+            <Text>self.views[4].buf, 3 if resp3 else 5,
+        )
+        if total == -1:
+            raise ValueError("an operation has neither a value, an acknowledgement nor a nil as its reply")
+        if total == -2:
+            raise ValueError("a value lies outside of values")
+        return total
+
+    cdef void write(self, Py_ssize_t first, Py_ssize_t stop, bint resp3, unsigned char* out) noexcept:
+        write_run(
+            first, stop, <Text>self.views[0].buf, <Text>self.views[1].buf, <Text>self.views[2].buf, <Text>self.views[3].buf,
+            <Text>self.views[4].buf, resp3, out,
+        )
+
+
+def encode_run(Py_ssize_t first, Py_ssize_t stop, kinds, status, values, value_starts, value_lengths, bint resp3):
+    cdef Encoder encoder = Encoder()
+    cdef bytes replies
+    encoder.open(stop, kinds, status, values, value_starts, value_lengths)
+    replies = PyBytes_FromStringAndSize(NULL, encoder.measure(first, stop, resp3))
+    encoder.write(first, stop, resp3, <unsigned char*>PyBytes_AS_STRING(replies))
+    return replies
+
+
+def bulk(value):
+    cdef Py_buffer view
+    cdef bytes reply
+    acquire(value, &view, 0, "value")
+    try:
+        reply = PyBytes_FromStringAndSize(NULL, 1 + digits(view.len) + 2 + view.len + 2)
+        put_bulk(<unsigned char*>PyBytes_AS_STRING(reply), <Text>view.buf, view.len)
+        return reply
+    finally:
+        PyBuffer_Release(&view)
+
+
+def array(items):
+    return b"".join((b"*%d\r\n" % len(items), *items))
+
+
 # ---- many connections ----
 
 cdef class Line:
@@ -656,9 +810,15 @@ cdef class Lane(Parser):
     cdef readonly object owner
     cdef Line line
     cdef public bint plain
+    cdef public bint waiting
+    cdef public bint stirred
     cdef public bint deaf
     cdef public bint dropped
     cdef public bytes prefix
+    cdef public bint resp3
+    cdef public object transport
+    cdef public int descriptor
+    cdef public bint queued
     cdef readonly int64_t received
     cdef int64_t counted
     cdef int64_t expected_in
@@ -666,6 +826,7 @@ cdef class Lane(Parser):
 
     def __init__(self, *limits):
         self.prefix = b""
+        self.descriptor = -1
 
     def attach(self, owner, Line line not None):
         self.owner = owner
@@ -675,7 +836,7 @@ cdef class Lane(Parser):
         if self.deaf:
             self.dropped = True
             return
-        self.feed(data)
+        self.take_in(data)
         self.received += len(data)
         self.enlist()
 
@@ -683,12 +844,102 @@ cdef class Lane(Parser):
         if not self.listed and self.line is not None:
             self.line.enter(self)
 
+    cpdef wait(self):
+        self.waiting = True
+        self.stirred = not self.plain
+        self.plain = False
 
-def take_plain(list lanes not None, Batch batch not None, Py_ssize_t room, list owners not None, list stops not None):
+    cdef Py_ssize_t push(self, Text data, Py_ssize_t length) except -1:
+        """Send straight to the socket where nothing waits before; gives what it took."""
+        cdef ssize_t sent
+        # Asked for every reply: a transport that is closing may have given its descriptor back, and the next client may have it.
+        if self.descriptor < 0 or self.transport.is_closing():
+            return 0
+        if self.queued:
+            self.queued = self.transport.get_write_buffer_size() > 0
+            if self.queued:
+                return 0
+        # The lock is kept: a send to a socket with room does not block, and giving the lock up costs as much again.
+        while True:
+            sent = send(self.descriptor, data, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent >= 0 or errno != EINTR:
+                return max(sent, 0)
+
+
+cdef class Runs:
+    cdef readonly list lanes
+    cdef readonly list stops
+    cdef readonly list bounds
+    cdef bytes prefix
+
+    def __cinit__(self, *rest):
+        self.lanes = []
+        self.stops = []
+        self.bounds = []
+
+    def add(self, Lane lane not None, Py_ssize_t stop):
+        self.append(lane, stop)
+
+    cdef int append(self, Lane lane, Py_ssize_t stop) except -1:
+        if self.prefix is None or self.prefix != lane.prefix:
+            self.bounds.append(len(self.lanes))
+            self.prefix = lane.prefix
+        self.lanes.append(lane)
+        self.stops.append(stop)
+        return 0
+
+    def wait(self):
+        cdef Lane lane
+        for lane in self.lanes:
+            lane.wait()
+
+    cdef Py_ssize_t first(self, Py_ssize_t number) except -1:
+        if not 0 <= number < len(self.lanes):
+            raise ValueError(f"there is no run {number} of {len(self.lanes)}")
+        return self.stops[number - 1] if number else 0
+
+    def answer(self, numbers, kinds, status, values, value_starts, value_lengths):
+        cdef Encoder encoder = Encoder()
+        cdef unsigned char on_stack[REPLIES_ON_STACK_MAX]
+        cdef unsigned char* out
+        cdef Py_ssize_t number, first, stop, length, taken, operations = 0, sent = 0
+        cdef Lane lane
+        cdef bytes replies
+        cdef list rest = [], stirred = []
+        encoder.open(self.stops[len(self.stops) - 1] if self.stops else 0, kinds, status, values, value_starts, value_lengths)
+        # What has no reply is found before anything is sent.
+        for number in numbers:
+            encoder.measure(self.first(number), self.stops[number], False)
+        for number in numbers:
+            lane = self.lanes[number]
+            first, stop = self.first(number), self.stops[number]
+            length = encoder.measure(first, stop, lane.resp3)
+            if length <= REPLIES_ON_STACK_MAX:
+                out = on_stack
+            else:
+                replies = PyBytes_FromStringAndSize(NULL, length)
+                out = <unsigned char*>PyBytes_AS_STRING(replies)
+            encoder.write(first, stop, lane.resp3, out)
+            taken = lane.push(out, length)
+            if taken < length:
+                rest.append((lane.owner, PyBytes_FromStringAndSize(<char*>(out + taken), length - taken)))
+            sent += taken
+            operations += stop - first
+            if lane.waiting:
+                if lane.stirred:
+                    stirred.append(lane.owner)
+                else:
+                    lane.waiting = False
+                    lane.plain = True
+        return operations, sent, rest, stirred
+
+
+def take_plain(list lanes not None, Batch batch not None, Py_ssize_t room, Runs runs not None):
     cdef list others = []
     cdef Lane lane
     cdef Py_ssize_t before
     cdef int64_t received = 0
+    cdef int result
     for lane in lanes:
         received += lane.received - lane.counted
         lane.counted = lane.received
@@ -697,92 +948,14 @@ def take_plain(list lanes not None, Batch batch not None, Py_ssize_t room, list 
             continue
         before = batch.count
         try:
-            result = lane.pull(batch, lane.prefix, room)
+            result = lane.advance(batch, lane.prefix, room)
+            if result != C_NEED_INPUT:
+                others.append((lane.owner, result))
         except ProtocolError as error:
-            result = error
+            others.append((lane.owner, error))
         if batch.count > before:
-            owners.append(lane.owner)
-            stops.append(batch.count)
-        if result != NEED_INPUT:
-            others.append((lane.owner, result))
+            runs.append(lane, batch.count)
     return others, received
-
-
-# ---- replies ----
-
-def encode_run(Py_ssize_t first, Py_ssize_t stop, kinds, status, values, value_starts, value_lengths, bint resp3):
-    if not 0 <= first <= stop <= INT32_MAX:
-        raise ValueError(f"{first} to {stop} is not a run of operations")
-    return encode(first, [stop], [3 if resp3 else 2], kinds, status, values, value_starts, value_lengths)[0]
-
-
-def encode_runs(list stops, list protocols, kinds, status, values, value_starts, value_lengths):
-    if len(stops) != len(protocols):
-        raise ValueError(f"{len(stops)} runs have {len(protocols)} protocols")
-    return encode(0, stops, protocols, kinds, status, values, value_starts, value_lengths)
-
-
-cdef list encode(Py_ssize_t first, list stops, list protocols, kinds, status, values, value_starts, value_lengths):
-    """The replies of neighbouring runs; the buffers are acquired once for all of them."""
-    cdef Py_buffer views[5]
-    cdef int held = 0, i
-    cdef Py_ssize_t total, run, stop, last = stops[len(stops) - 1] if stops else 0
-    cdef bint resp3
-    cdef bytes replies
-    cdef list encoded = []
-    if last > INT32_MAX:
-        raise ValueError(f"a run of operations cannot end at {last}")
-    try:
-        acquire(kinds, &views[0], last, "kinds")
-        held = 1
-        acquire(status, &views[1], last, "status")
-        held = 2
-        acquire(values, &views[2], 0, "values")
-        held = 3
-        acquire(value_starts, &views[3], 8 * last, "value_starts")
-        held = 4
-        acquire(value_lengths, &views[4], 8 * last, "value_lengths")
-        held = 5
-        for run in range(len(stops)):
-            stop = stops[run]
-            resp3 = protocols[run] == 3
-            if not first <= stop <= last:
-                raise ValueError(f"{first} to {stop} is not a run of operations")
-            total = run_bytes(
-                first, stop, <Text>views[0].buf, <Text>views[1].buf, views[2].len, <Text>views[3].buf,
-                <Text>views[4].buf, 3 if resp3 else 5,
-            )
-            if total == -1:
-                raise ValueError("an operation has neither a value, an acknowledgement nor a nil as its reply")
-            if total == -2:
-                raise ValueError("a value lies outside of values")
-            replies = PyBytes_FromStringAndSize(NULL, total)
-            write_run(
-                first, stop, <Text>views[0].buf, <Text>views[1].buf, <Text>views[2].buf, <Text>views[3].buf,
-                <Text>views[4].buf, resp3, <unsigned char*>PyBytes_AS_STRING(replies),
-            )
-            encoded.append(replies)
-            first = stop
-        return encoded
-    finally:
-        for i in range(held):
-            PyBuffer_Release(&views[i])
-
-
-def bulk(value):
-    cdef Py_buffer view
-    cdef bytes reply
-    acquire(value, &view, 0, "value")
-    try:
-        reply = PyBytes_FromStringAndSize(NULL, 1 + digits(view.len) + 2 + view.len + 2)
-        put_bulk(<unsigned char*>PyBytes_AS_STRING(reply), <Text>view.buf, view.len)
-        return reply
-    finally:
-        PyBuffer_Release(&view)
-
-
-def array(items):
-    return b"".join((b"*%d\r\n" % len(items), *items))
 
 
 # ---- order within a batch ----

@@ -24,5 +24,5 @@ class SystemClock:
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def monotonic_ns(self) -> int:
-        return time.monotonic_ns()
+    # Read several times a batch: the function itself, without a frame of ours around it.
+    monotonic_ns = staticmethod(time.monotonic_ns)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 NAMES = (
     *("digest", "frames", "hints", "keydir", "mapping", "merkle", "packets", "replica", "resp"),
-    *("ring", "segment", "sockets", "vclock", "versions"),
+    *("ring", "segment", "vclock", "versions"),
 )
 CHOICE = os.environ.get("SADIK_KERNELS", "native")
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         resp,
         ring,
         segment,
-        sockets,
         vclock,
         versions,
     )
@@ -55,7 +54,6 @@ __all__ = [
     "resp",
     "ring",
     "segment",
-    "sockets",
     "vclock",
     "versions",
 ]

@@ -84,7 +84,7 @@ def test_input_after_the_error_is_dropped_until_the_client_ends(connection: Conn
 
 def test_reply_in_flight_comes_before_the_end(connection: Connection) -> None:
     """A connection that is closed by others meanwhile is owed the answer all the same."""
-    connection.wait()
+    connection.lane.wait()
     connection.close_after_replies()
     assert done(connection) == []
     connection.send(b"+OK\r\n")

@@ -40,13 +40,12 @@ class Station:
     def take(self, room: int = 10) -> Any:
         """What a round gives, in comparable form."""
         self.batch.clear()
-        owners: list[int] = []
-        stops: list[int] = []
-        others, received = self.twin.take_plain(self.line.take(), self.batch, room, owners, stops)
+        runs = self.twin.Runs()
+        others, received = self.twin.take_plain(self.line.take(), self.batch, room, runs)
         shown = [
             (owner, str(result) if isinstance(result, ProtocolError) else result) for owner, result in others
         ]
-        return owners, stops, shown, received
+        return [lane.owner for lane in runs.lanes], runs.stops, shown, received
 
 
 @TWINS
@@ -190,7 +189,7 @@ def test_twins_expect_alike(steps: list[tuple[str, int]]) -> None:
 def test_a_line_holds_lanes_only(twin: Any) -> None:
     """Checked before anything is read as a lane."""
     with pytest.raises((TypeError, AttributeError)):
-        twin.take_plain([object()], twin.Batch(1, 1), 1, [], [])
+        twin.take_plain([object()], twin.Batch(1, 1), 1, twin.Runs())
 
 
 def test_a_native_line_expects_lanes_only() -> None:

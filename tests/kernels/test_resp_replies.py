@@ -111,31 +111,6 @@ def test_twins_encode_alike(
     assert outcome(lambda: native.encode_run(*arguments)) == outcome(lambda: reference.encode_run(*arguments))
 
 
-@given(
-    run_items,
-    st.binary(max_size=12),
-    st.lists(st.tuples(st.integers(-1, 12), st.sampled_from([2, 3])), max_size=4),
-)
-def test_runs_are_encoded_as_each_run_alone(
-    items: list[tuple[int, int, int, int]], values: bytes, runs: list[tuple[int, int]]
-) -> None:
-    """One call for all connections of a turn gives what one call for each would."""
-    kinds, status = bytes(item[0] for item in items), bytes(item[1] for item in items)
-    starts, lengths = packed("q", [item[2] for item in items]), packed("q", [item[3] for item in items])
-    arrays = (kinds, status, values, starts, lengths)
-    stops, protocols = [stop for stop, _ in runs], [protocol for _, protocol in runs]
-    assert outcome(lambda: native.encode_runs(stops, protocols, *arrays)) == outcome(
-        lambda: reference.encode_runs(stops, protocols, *arrays)
-    )
-
-
-@TWINS
-def test_runs_need_a_protocol_each(twin: Any) -> None:
-    with pytest.raises(ValueError, match="protocols"):
-        twin.encode_runs([1], [], b"", b"", b"", b"", b"")
-    assert twin.encode_runs([], [], b"", b"", b"", b"", b"") == []
-
-
 @TWINS
 def test_bulk_and_array_are_encoded(twin: Any) -> None:
     assert twin.bulk(b"") == b"$0\r\n\r\n"

@@ -33,8 +33,6 @@ _BACKLOG_BYTES = 64 * 1024
 
 class Connection(asyncio.BaseProtocol):
     """Attributes:
-    waiting: Something of it is in flight: nothing is pulled until that is answered.
-    stirred: Meanwhile it got input, or anything else that asks for a second look.
     fast: Plain GETs and SETs may go through the batch; false in MULTI, before AUTH, and with replies
         switched off.
     pending: Commands taken from the input that could not run yet; they run before anything newer.
@@ -43,10 +41,11 @@ class Connection(asyncio.BaseProtocol):
     finishing: Nothing more will come that counts: once what came is run, the connection ends.
     backlogged: It has sent more than can run now, and is not read from until that is done.
     blocked: It does not read its replies, so nothing is pulled from it.
-    lane: Its input. The event loop calls ``lane.receive`` itself, with nothing of ours in between; the lane
-        is *plain* while no attribute here asks for a second look.
+    lane: Its input, and its straight way to the socket. The event loop calls ``lane.receive`` itself, with
+        nothing of ours in between; the lane is *plain* while no attribute here asks for a second look. It
+        *waits* while something is in flight, and is *stirred* when meanwhile input came, or anything else
+        that asks for a second look.
     received: Bytes of input at the last tick, to tell who is idle.
-    descriptor: Of the socket, -1 for a transport without one. queued_writes: The transport may hold bytes.
     """
 
     __slots__ = (
@@ -55,7 +54,6 @@ class Connection(asyncio.BaseProtocol):
         "blocked",
         "closing",
         "data_received",
-        "descriptor",
         "fast",
         "finishing",
         "lane",
@@ -64,13 +62,10 @@ class Connection(asyncio.BaseProtocol):
         "lost",
         "over_soft_since_ns",
         "pending",
-        "queued_writes",
         "received",
         "server",
         "session",
-        "stirred",
         "transport",
-        "waiting",
     )
 
     def __init__(self, server: RespServer) -> None:
@@ -79,8 +74,6 @@ class Connection(asyncio.BaseProtocol):
         self.data_received: Callable[[bytes], None] = self.lane.receive
         self.session: Session = cast("Session", None)
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self.descriptor = -1
-        self.queued_writes = False
         self.fast = False
         self.finishing = False
         self.blocked = False
@@ -89,8 +82,6 @@ class Connection(asyncio.BaseProtocol):
         self.lingering = False
         self.linger_ticks = _LINGER_TICKS_MAX
         self.lost = False
-        self.waiting = False
-        self.stirred = False
         self.pending: deque[list[bytes]] = deque()
         self.over_soft_since_ns = 0
         self.active_ns = 0
@@ -101,9 +92,10 @@ class Connection(asyncio.BaseProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        self.lane.transport = self.transport
         stream = self.transport.get_extra_info("socket")
         if stream is not None:
-            self.descriptor = stream.fileno()
+            self.lane.descriptor = stream.fileno()
         self.server.opened(self)
 
     def eof_received(self) -> bool:
@@ -118,6 +110,7 @@ class Connection(asyncio.BaseProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closing = True
         self.lost = True
+        self.lane.descriptor = -1
         self.pending.clear()
         self.settle_lane()
         self.server.closed(self)
@@ -143,15 +136,17 @@ class Connection(asyncio.BaseProtocol):
         session = self.session
         self.fast = session.authenticated and session.queue is None and session.reply_mode == "on"
         self.lane.authenticated = session.authenticated
+        self.lane.resp3 = session.protocol == 3
         self.lane.prefix = bytes([len(session.bucket)]) + session.bucket
         self.settle_lane()
 
     def settle_lane(self) -> None:
         """Tell the lane whether a turn may take from it without asking here."""
-        self.stirred = True
-        self.lane.deaf = self.closing
-        self.lane.plain = self.fast and not (
-            self.waiting or self.closing or self.blocked or self.backlogged or self.finishing or self.pending
+        lane = self.lane
+        lane.stirred = True
+        lane.deaf = self.closing
+        lane.plain = self.fast and not (
+            lane.waiting or self.closing or self.blocked or self.backlogged or self.finishing or self.pending
         )
 
     def wake(self) -> None:
@@ -159,16 +154,9 @@ class Connection(asyncio.BaseProtocol):
         if not self.closing:
             self.lane.enlist()
 
-    def wait(self) -> None:
-        """Something is in flight: run nothing more for now."""
-        lane = self.lane
-        self.waiting = True
-        self.stirred = not lane.plain
-        lane.plain = False
-
     def resume(self) -> None:
         """What was in flight is answered: go on with what has come meanwhile."""
-        self.waiting = False
+        self.lane.waiting = False
         if self.closing:
             self._finish()
             return
@@ -185,26 +173,9 @@ class Connection(asyncio.BaseProtocol):
         """Hand bytes to the transport; cut the client off when too much piles up."""
         self.server.bytes_out.value += len(data)
         self.transport.write(data)
-        self.queued_writes = True
+        self.lane.queued = True
         if self.blocked and self.transport.get_write_buffer_size() > self.server.output_bytes_max:
             self.server.cut_off(self, "its replies exceed the output limit")
-
-    def write_rest(self, data: bytes, taken: int) -> None:
-        """The socket took ``taken`` bytes of a direct reply; the transport sends the rest when it can."""
-        self.server.bytes_out.value -= len(data) - taken
-        self.write(data[taken:])
-
-    def is_direct(self) -> bool:
-        """Whether a reply may go straight to the socket: nothing waits before it in the transport.
-
-        Asked for every reply: a transport that is closing may have given its descriptor back already, and the
-        next client may have it.
-        """
-        if self.blocked or self.lost or self.descriptor < 0 or self.transport.is_closing():
-            return False
-        if self.queued_writes:
-            self.queued_writes = self.transport.get_write_buffer_size() > 0
-        return not self.queued_writes
 
     def close_after_replies(self) -> None:
         """Run nothing more; close once what is owed is sent."""
@@ -232,7 +203,7 @@ class Connection(asyncio.BaseProtocol):
         self.lane.dropped = False
 
     def _finish(self) -> None:
-        if self.waiting or self.transport.is_closing():
+        if self.lane.waiting or self.transport.is_closing():
             return
         if self.lingering:
             self.transport.write_eof()
@@ -243,7 +214,7 @@ class Connection(asyncio.BaseProtocol):
         """Commands to run before anything newer, in the next rounds."""
         self.pending.extend(commands)
         self.settle_lane()
-        if not self.waiting:
+        if not self.lane.waiting:
             self.wake()
 
     def limit_backlog(self) -> None:

@@ -2,23 +2,25 @@
 
 What one connection sent to a batch is a *run*. The coordinator answers runs, all at once or as they are
 decided, before ``submit`` returns or in a later turn. On the usual path all runs of a batch are answered in
-one call, without an error: one kernel call encodes them, another sends them. Nothing here makes a task, a
-future or a timer; only what the batch could not do is tried once more as commands, in a task of its own.
+one call, without an error: one kernel call encodes the replies, sends them, and lets the lanes go on. Nothing
+here makes a task, a future or a timer; only what the batch could not do is tried once more as commands, in a
+task of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from sadik.api.resp.connection import Connection
 from sadik.api.resp.coordinator import Coordinator
 from sadik.api.resp.execution import Execution
 from sadik.api.resp.instruments import RespInstruments
 from sadik.api.resp.refusals import refusal
+from sadik.env.clock import Clock
 from sadik.errors import SadikError
-from sadik.kernels import resp, sockets, versions
+from sadik.kernels import resp, versions
 from sadik.node.coordinator.outcomes import FAILED, Answers
 from sadik.node.operations import Span
 
@@ -28,54 +30,69 @@ if TYPE_CHECKING:
 _NOTHING: Final = versions.NOTHING
 
 
-class Kept(NamedTuple):
-    """What is needed of a batch once its arrays are used for the next one; fields as in ``resp.Batch``."""
-
-    kinds: bytes
-    data: bytes
-    name_starts: bytes
-    name_lengths: bytes
-    payload_starts: bytes
-    payload_lengths: bytes
-    ttl_ms: bytes
-
-
-class Runs:
+class Runs(resp.Runs):
     """The runs of one batch, until the last one is answered.
 
     Attributes:
-        owners, stops: Run k is operations ``stops[k - 1]`` <= i < ``stops[k]``, which ``owners[k]`` sent.
-        source: Where the operations are.
         open: Numbers of the runs that are not answered; None while none is.
         parked: Their connections wait: the batch could not be answered within its turn.
     """
 
-    __slots__ = ("arrived_ns", "open", "owners", "parked", "source", "stops")
+    __slots__ = ("_batch", "_kept", "arrived_ns", "open", "parked")
 
-    def __init__(
-        self, owners: list[Connection], stops: list[int], source: resp.Batch, arrived_ns: int
-    ) -> None:
-        self.owners = owners
-        self.stops = stops
-        self.source: resp.Batch | Kept = source
+    def __init__(self, batch: resp.Batch, arrived_ns: int) -> None:
+        super().__init__()
         self.arrived_ns = arrived_ns
         self.open: dict[int, None] | None = None
         self.parked = False
+        self._batch = batch
+        self._kept: resp.Kept | None = None
+
+    @property
+    def kept(self) -> resp.Kept:
+        """The operations one by one; first asked for while they are in the batch."""
+        if self._kept is None:
+            self._kept = self._batch.keep()
+        return self._kept
+
+    def park(self) -> None:
+        """Keep what a later turn needs, and let the connections wait."""
+        self.parked = True
+        # Names and values in bytes of their own: the arena is the next batch's.
+        self._kept = self._batch.keep()
+        if self.open is None:
+            self.wait()
+        else:
+            for number in self.open:
+                self.lanes[number].wait()
+
+    def owner(self, number: int) -> Connection:
+        """Whose run it is."""
+        connection: Connection = self.lanes[number].owner
+        return connection
+
+    def lanes_of(self, numbers: Sequence[int]) -> list[resp.Lane]:
+        """The lanes of some runs."""
+        whole = len(numbers) == len(self.lanes)
+        return self.lanes if whole else [self.lanes[number] for number in numbers]
 
     def first(self, number: int) -> int:
         """The first operation of a run."""
         return self.stops[number - 1] if number else 0
 
-    def close(self, numbers: Iterable[int]) -> None:
+    def close(self, numbers: Sequence[int]) -> None:
         """Some are answered, or will not be."""
+        if len(numbers) == len(self.lanes):
+            self.open = {}
+            return
         if self.open is None:
-            self.open = dict.fromkeys(range(len(self.owners)))
+            self.open = dict.fromkeys(range(len(self.lanes)))
         for number in numbers:
             del self.open[number]
 
     def drop_from(self, taken: int) -> None:
         """Runs of which no operation was taken do not count."""
-        numbers = range(len(self.owners)) if self.open is None else list(self.open)
+        numbers = range(len(self.lanes)) if self.open is None else list(self.open)
         self.close([number for number in numbers if self.first(number) >= taken])
 
 
@@ -89,6 +106,7 @@ class Plain:
         execution: Execution,
         instruments: RespInstruments,
         *,
+        clock: Clock,
         value_bytes_max: int,
         batch_bytes_max: int,
     ) -> None:
@@ -97,94 +115,68 @@ class Plain:
         self._coordinator = coordinator
         self._execution = execution
         self._instruments = instruments
+        self._clock = clock
         # Values longer than this may come in a batch, but must be refused one by one; None: none can.
         self._bytes_max = value_bytes_max if value_bytes_max < batch_bytes_max else None
 
-    def run(self, batch: resp.Batch, owners: list[Connection], stops: list[int], arrived_ns: int) -> bool:
+    def run(self, batch: resp.Batch, runs: Runs) -> bool:
         """Answer a batch, or see to it that it will be; connections with a run in flight *wait* then.
 
         Operations that cannot go on as a batch are given back to their connections as commands. True where
         anything is in flight or given back.
         """
-        count = batch.count
-        writes = batch.kinds.find(resp.SET, 0, count) >= 0
-        runs = Runs(owners, stops, batch, arrived_ns)
-        if writes and self._bytes_max is not None and _longest(batch) > self._bytes_max:
-            return self._defer(runs, batch, 0)
+        if self._bytes_max is not None and batch.longest > self._bytes_max:
+            return self._defer(runs, 0)
         try:
-            spans = self._spans(batch, owners, stops)
+            spans = self._spans(batch, runs)
         except SadikError:
             # A new bucket that cannot be recorded, for example on a full disk: as commands, each write gets
             # its error and each read its answer.
-            return self._defer(runs, batch, 0)
-        taken = self._coordinator.submit(batch, stops, spans, done=partial(self._answer, runs))
-        self._instruments.submitted(taken, batch.kinds.count(resp.SET, 0, taken) if writes else 0)
+            return self._defer(runs, 0)
+        count, writes = batch.count, batch.sets
+        taken = self._coordinator.submit(batch, runs.stops, spans, done=partial(self._answer, runs))
         if taken < count:
+            writes = batch.kinds.count(resp.SET, 0, taken)
             runs.drop_from(taken)
-        parked = runs.open is None or bool(runs.open)
-        if parked:
-            self._park(runs, batch, taken)
-        return self._defer(runs, batch, taken) if taken < count else parked
+        self._instruments.submitted(taken, writes)
+        if runs.open is None or runs.open:
+            self.in_flight += 1
+            runs.park()
+        return self._defer(runs, taken) if taken < count else runs.parked
 
-    def refuse(self, owners: list[Connection], stops: list[int], error: bytes) -> None:
+    def refuse(self, runs: Runs, error: bytes) -> None:
         """Answer every operation of a batch with an error."""
         start = 0
-        for connection, stop in zip(owners, stops, strict=True):
-            connection.send(error * (stop - start))
+        for lane, stop in zip(runs.lanes, runs.stops, strict=True):
+            lane.owner.send(error * (stop - start))
             start = stop
         self._instruments.submitted(start, 0)
         self._instruments.answered(start, start)
 
     # Out.
 
-    def _spans(self, batch: resp.Batch, owners: list[Connection], stops: list[int]) -> list[Span]:
+    def _spans(self, batch: resp.Batch, runs: Runs) -> list[Span]:
         """Neighbouring runs in the same bucket, as one."""
-        spans: list[Span] = []
-        name = owners[0].session.bucket
-        begin = first = 0
-        for connection, stop in zip(owners, stops, strict=True):
-            if connection.session.bucket != name:
-                spans.append(self._span(batch, begin, first, name))
-                name, begin = connection.session.bucket, first
+        spans = []
+        first = 0
+        for number, after in zip(runs.bounds, [*runs.bounds[1:], len(runs.lanes)], strict=True):
+            stop = runs.stops[after - 1]
+            # A bucket that is only read from is not recorded: names that nobody writes to must not grow
+            # anything.
+            writes = batch.kinds.find(resp.SET, first, stop) >= 0
+            find = self._coordinator.bucket_for_write if writes else self._coordinator.bucket
+            spans.append(Span(first, stop, find(runs.owner(number).session.bucket)))
             first = stop
-        spans.append(self._span(batch, begin, first, name))
         return spans
 
-    def _span(self, batch: resp.Batch, first: int, stop: int, name: bytes) -> Span:
-        # A bucket that is only read from is not recorded: names that nobody writes to must not grow anything.
-        writes = batch.kinds.find(resp.SET, first, stop) >= 0
-        find = self._coordinator.bucket_for_write if writes else self._coordinator.bucket
-        return Span(first, stop, find(name))
-
-    def _park(self, runs: Runs, batch: resp.Batch, taken: int) -> None:
-        """Keep what a later turn needs, and let the connections wait."""
-        runs.parked = True
-        self.in_flight += 1
-        # Names and values as bytes of their own: the arena is the next batch's.
-        runs.source = Kept(
-            bytes(memoryview(batch.kinds)[:taken]),
-            bytes(memoryview(batch.data)[: batch.used]),
-            bytes(memoryview(batch.name_starts)[: 8 * taken]),
-            bytes(memoryview(batch.name_lengths)[: 8 * taken]),
-            bytes(memoryview(batch.payload_starts)[: 8 * taken]),
-            bytes(memoryview(batch.payload_lengths)[: 8 * taken]),
-            bytes(memoryview(batch.ttl_ms)[: 8 * taken]),
-        )
-        if runs.open is None:
-            for connection in runs.owners:
-                connection.wait()
-        else:
-            for number in runs.open:
-                runs.owners[number].wait()
-
-    def _defer(self, runs: Runs, batch: resp.Batch, start: int) -> bool:
+    def _defer(self, runs: Runs, start: int) -> bool:
         """Give the operations from ``start`` on back to their connections, as commands that run one at a
         time; True.
         """
         first = 0
-        for connection, stop in zip(runs.owners, runs.stops, strict=True):
+        for lane, stop in zip(runs.lanes, runs.stops, strict=True):
             if stop > start:
-                connection.defer(arguments(batch, index) for index in range(max(first, start), stop))
+                lane.owner.defer(runs.kept.command(index) for index in range(max(first, start), stop))
             first = stop
         return True
 
@@ -193,79 +185,41 @@ class Plain:
     def _answer(self, runs: Runs, answers: Answers, numbers: Sequence[int]) -> None:
         """Send the replies of some runs."""
         try:
-            count = len(answers.status)
-            if answers.refused or count < runs.stops[-1]:
+            if answers.refused or len(answers.status) < runs.stops[-1]:
                 self._answer_one_by_one(runs, answers, numbers)
                 return
-            owners = runs.owners
-            arrays = answers[:5]
-            if len(numbers) == len(owners):
-                protocols = [connection.session.protocol for connection in owners]
-                self._send(owners, resp.encode_runs(runs.stops, protocols, *arrays))
-                operations = count
-            else:
-                replies = [
-                    resp.encode_run(
-                        runs.first(number),
-                        runs.stops[number],
-                        *arrays,
-                        owners[number].session.protocol == 3,
-                    )
-                    for number in numbers
-                ]
-                owners = [owners[number] for number in numbers]
-                self._send(owners, replies)
-                operations = sum(runs.stops[number] - runs.first(number) for number in numbers)
-            self._instruments.answered(operations, 0)
-            self._server.observe(runs.arrived_ns, operations)
-            self._close(runs, numbers)
+            operations, sent, rest, stirred = runs.answer(numbers, *answers[:5])
+            self._server.bytes_out.value += sent
+            for connection, data in rest:
+                connection.send(data)
+            self._close(runs, numbers, operations, 0, stirred)
         except BaseException:
             # Our bug. These clients would wait for ever, or take one reply for another's.
             for number in numbers:
-                self._server.cut_off(runs.owners[number], "an internal error")
+                self._server.cut_off(runs.owner(number), "an internal error")
             raise
 
-    def _close(self, runs: Runs, numbers: Sequence[int]) -> None:
-        """Runs are answered."""
-        owners = runs.owners
-        if len(numbers) == len(owners):
-            runs.open = {}
-            if runs.parked:
-                self._land(owners)
-                for connection in owners:
-                    if connection.stirred:
-                        connection.resume()
-                    else:
-                        connection.waiting = False
-                        connection.lane.plain = True
-            return
+    def _close(
+        self,
+        runs: Runs,
+        numbers: Sequence[int],
+        operations: int,
+        failed: int,
+        stirred: Sequence[Connection],
+    ) -> None:
+        """Runs are answered; those who are stirred, and wait, go on."""
+        now_ns = self._clock.monotonic_ns()
+        self._instruments.answered(operations, failed)
+        self._instruments.latency.observe((now_ns - runs.arrived_ns) / 1e9, operations)
         runs.close(numbers)
         if not runs.parked:
             return
-        for number in numbers:
-            owners[number].resume()
         if not runs.open:
-            self._land([owners[number] for number in numbers])
-
-    def _land(self, answered: Sequence[Connection]) -> None:
-        self.in_flight -= 1
-        if not self.in_flight:
-            self._server.landed(answered)
-
-    def _send(self, connections: Sequence[Connection], replies: list[bytes]) -> None:
-        direct: list[Connection] = []
-        descriptors: list[int] = []
-        parts: list[bytes] = []
-        for connection, data in zip(connections, replies, strict=True):
-            if connection.is_direct():
-                direct.append(connection)
-                descriptors.append(connection.descriptor)
-                parts.append(data)
-            else:
-                connection.send(data)
-        for index, taken in sockets.send_many(descriptors, parts):
-            direct[index].write_rest(parts[index], taken)
-        self._server.bytes_out.value += sum(map(len, parts))
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._server.landed(runs.lanes_of(numbers), now_ns)
+        for connection in stirred:
+            connection.resume()
 
     def _answer_one_by_one(self, runs: Runs, answers: Answers, numbers: Sequence[int]) -> None:
         """The same where some operations have errors, or the batch was cut."""
@@ -283,7 +237,7 @@ class Plain:
         more.
         """
         arrays, status, errors = answers[:5], answers.status, answers.errors
-        resp3 = runs.owners[number].session.protocol == 3
+        resp3 = runs.lanes[number].resp3
         if max(memoryview(status)[first:stop]) <= _NOTHING:
             self._finish_run(runs, number, resp.encode_run(first, stop, *arrays, resp3), stop - first, 0)
             return
@@ -297,7 +251,7 @@ class Plain:
                 parts.append(refusal(errors[index]))
                 failed += 1
             else:
-                again.append((len(parts), arguments(runs.source, index)))
+                again.append((len(parts), runs.kept.command(index)))
                 parts.append(b"")
         if not again:
             self._finish_run(runs, number, b"".join(parts), stop - first, failed)
@@ -308,32 +262,9 @@ class Plain:
                 parts[place] = reply
             self._finish_run(runs, number, b"".join(parts), stop - first - len(again), failed)
 
-        self._execution.begin_in_order(runs.owners[number].session, [words for _, words in again], done)
+        self._execution.begin_in_order(runs.owner(number).session, [words for _, words in again], done)
 
     def _finish_run(self, runs: Runs, number: int, data: bytes, operations: int, failed: int) -> None:
-        runs.owners[number].send(data)
-        self._instruments.answered(operations, failed)
-        self._server.observe(runs.arrived_ns, operations)
-        self._close(runs, (number,))
-
-
-def arguments(source: resp.Batch | Kept, index: int) -> list[bytes]:
-    """Operation ``index`` of a batch as the command it was."""
-    name_start, name_length = _int64(source.name_starts, index), _int64(source.name_lengths, index)
-    name = bytes(source.data[name_start : name_start + name_length])
-    key = name[1 + name[0] + 2 :]
-    if source.kinds[index] == resp.GET:
-        return [b"GET", key]
-    start, length = _int64(source.payload_starts, index), _int64(source.payload_lengths, index)
-    words = [b"SET", key, bytes(source.data[start : start + length])]
-    ttl_ms = _int64(source.ttl_ms, index)
-    return words if ttl_ms < 0 else [*words, b"PX", b"%d" % ttl_ms]
-
-
-def _longest(batch: resp.Batch) -> int:
-    """Length of the longest value in the batch."""
-    return max(memoryview(batch.payload_lengths).cast("q")[: batch.count])
-
-
-def _int64(array: bytes | bytearray, index: int) -> int:
-    return int.from_bytes(array[8 * index : 8 * index + 8], "little", signed=True)
+        connection = runs.owner(number)
+        connection.send(data)
+        self._close(runs, (number,), operations, failed, (connection,))

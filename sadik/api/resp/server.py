@@ -21,7 +21,7 @@ from sadik.api.resp.connection import Connection
 from sadik.api.resp.coordinator import Coordinator
 from sadik.api.resp.execution import Execution, Item
 from sadik.api.resp.instruments import RespInstruments
-from sadik.api.resp.plain import Plain
+from sadik.api.resp.plain import Plain, Runs
 from sadik.api.resp.replies import error as error_reply
 from sadik.config import NodeConfig
 from sadik.env.clock import Clock
@@ -33,7 +33,7 @@ log = logging.getLogger("sadik.resp")
 
 _ROUNDS_PER_TURN = 8
 _TICK_S = 1.0
-_GATHER_NS = 1_000_000
+_GATHER_S = 0.001
 """A turn costs every node of a cluster much more than an operation does, so one of many operations is better
 than many of one. What arrives while a batch is on its way to other nodes waits for it, and then for the next
 requests of those whom it answered; but for either no longer than this.
@@ -100,13 +100,16 @@ class RespServer:
             coordinator,
             self._execution,
             instruments,
+            clock=clock,
             value_bytes_max=config.limits.value_bytes_max,
             batch_bytes_max=config.resp.batch_bytes_max,
         )
         coordinator.run_command = self.run_forwarded
         self._served = False
         self._arrived_ns = 0
-        self._gathering: asyncio.TimerHandle | None = None
+        self._gathering = False
+        self._gathered_at_s = 0.0
+        self._gather_timer: asyncio.TimerHandle | None = None
         self._landed_ns = 0
         self._impatient = 0
         self._impatient_next = 1
@@ -194,7 +197,7 @@ class RespServer:
         if self._line.missing and self._arrived_ns - self._landed_ns > _PAUSE_NS:
             self._line.forget()
         if (self._plain.in_flight or self._line.missing) and self._coordinator.has_others:
-            self._gathering = self._loop.call_later(_GATHER_NS / 1e9, self._turn)
+            self._gather()
         else:
             self._loop.call_soon(self._turn)
 
@@ -203,26 +206,44 @@ class RespServer:
         self._impatient_next = max(self._impatient_next // 2, 1)
         self._gathered()
 
-    def landed(self, answered: Sequence[Connection]) -> None:
+    def landed(self, answered: list[resp.Lane], now_ns: int) -> None:
         """No batch is on its way any more: what came meanwhile is the next one, with what comes at once from
         those who are answered.
         """
         if self._impatient:
             self._impatient -= 1
         elif self._coordinator.has_others:
-            self._landed_ns = self._clock.monotonic_ns()
-            self._line.expect([connection.lane for connection in answered])
+            self._landed_ns = now_ns
+            self._line.expect(answered)
         if not self._line.missing:
             self._gathered()
-        elif self._gathering is not None:
-            self._gathering.cancel()
-            assert self._loop is not None, "an answer before the start"
-            self._gathering = self._loop.call_later(_GATHER_NS / 1e9, self._turn)
+        elif self._gathering:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Let the next turn wait, from now on no longer than the limit."""
+        assert self._loop is not None, "an answer before the start"
+        self._gathering = True
+        self._gathered_at_s = self._loop.time() + _GATHER_S
+        if self._gather_timer is None:
+            self._gather_timer = self._loop.call_later(_GATHER_S, self._on_gather_timer)
+
+    def _on_gather_timer(self) -> None:
+        """Set once for many turns: where it comes too early for this one, it is set again."""
+        assert self._loop is not None, "a timer before the start"
+        self._gather_timer = None
+        if not self._gathering:
+            return
+        rest_s = self._gathered_at_s - self._loop.time()
+        # Timers know milliseconds: less than half of one would be none.
+        if rest_s > _GATHER_S / 2:
+            self._gather_timer = self._loop.call_later(rest_s, self._on_gather_timer)
+        else:
+            self._turn()
 
     def _gathered(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
+        if self._gathering:
+            self._gathering = False
             assert self._loop is not None, "an answer before the start"
             self._loop.call_soon(self._turn)
 
@@ -241,7 +262,7 @@ class RespServer:
     # A turn.
 
     def _turn(self) -> None:
-        self._gathering = None
+        self._gathering = False
         if self._line.missing:
             # Clients that take their time must not cost the others theirs.
             self._impatient = self._impatient_next
@@ -268,20 +289,35 @@ class RespServer:
 
     def _round(self, lanes: list[resp.Lane], arrived_ns: int) -> list[resp.Lane]:
         """Run one round; returns the lanes that may have more."""
-        batch = self._batch
-        batch.clear()
-        owners: list[Connection] = []
-        stops: list[int] = []
+        self._batch.clear()
+        runs = Runs(self._batch, arrived_ns)
+        others, received = resp.take_plain(lanes, self._batch, self.in_flight_max, runs)
+        self.bytes_in.value += received
+        if others:
+            return self._run_mixed(runs, others, arrived_ns)
+        if runs.lanes:
+            self._run_plain(runs)
+        return []
+
+    def _run_plain(self, runs: Runs) -> bool:
+        """True where anything is in flight, or given back."""
+        if not self._served and self._is_loading():
+            self._plain.refuse(runs, _LOADING)
+            return False
+        return self._plain.run(self._batch, runs)
+
+    def _run_mixed(
+        self, runs: Runs, others: list[tuple[Connection, int | ProtocolError]], arrived_ns: int
+    ) -> list[resp.Lane]:
+        """A round in which connections have more to be looked at than plain operations."""
         commands: list[tuple[Connection, list[bytes]]] = []
         again: list[resp.Lane] = []
         ended: list[tuple[Connection, str]] = []
-        others, received = resp.take_plain(lanes, batch, self.in_flight_max, owners, stops)
-        self.bytes_in.value += received
         for connection, outcome in others:
             result = outcome
             if result == _ASIDE:
-                if connection.waiting:
-                    connection.stirred = True
+                if connection.lane.waiting:
+                    connection.lane.stirred = True
                     connection.limit_backlog()
                     continue
                 if connection.closing or connection.blocked:
@@ -290,7 +326,7 @@ class RespServer:
                     commands.append((connection, connection.pending.popleft()))
                     again.append(connection.lane)
                     continue
-                result = self._pull(connection, owners, stops)
+                result = self._pull(connection, runs)
                 if result == _NEED_INPUT:
                     if connection.backlogged:
                         connection.end_backlog()
@@ -303,15 +339,12 @@ class RespServer:
             again.append(connection.lane)
             if result == _COMMAND:
                 commands.append((connection, connection.lane.arguments))
-        if owners:
-            if self._is_loading():
-                self._plain.refuse(owners, stops, _LOADING)
-            elif self._plain.run(batch, owners, stops, arrived_ns):
-                commands = self._hold_back(owners, commands)
+        if runs.lanes and self._run_plain(runs):
+            commands = self._hold_back(runs, commands)
         if commands:
             self._run_commands(commands, arrived_ns)
         for connection, text in ended:
-            if connection.pending or connection.waiting:
+            if connection.pending or connection.lane.waiting:
                 # What it sent before comes first; then the parser will say the same again.
                 connection.finishing = True
                 connection.settle_lane()
@@ -320,9 +353,7 @@ class RespServer:
                 self._end(connection, text, arrived_ns)
         return again
 
-    def _pull(
-        self, connection: Connection, owners: list[Connection], stops: list[int]
-    ) -> int | ProtocolError:
+    def _pull(self, connection: Connection, runs: Runs) -> int | ProtocolError:
         """Take from a lane that is not plain; a client in MULTI, say, sends commands alone."""
         batch, lane = self._batch, connection.lane
         before = batch.count
@@ -333,8 +364,7 @@ class RespServer:
         except ProtocolError as error:
             result = error
         if batch.count > before:
-            owners.append(connection)
-            stops.append(batch.count)
+            runs.add(lane, batch.count)
         return result
 
     def _end(self, connection: Connection, text: str, arrived_ns: int) -> None:
@@ -355,10 +385,10 @@ class RespServer:
         return not self._served
 
     def _hold_back(
-        self, owners: list[Connection], commands: list[tuple[Connection, list[bytes]]]
+        self, runs: Runs, commands: list[tuple[Connection, list[bytes]]]
     ) -> list[tuple[Connection, list[bytes]]]:
         """Commands that came behind operations that are in flight, or were given back, wait; the others."""
-        behind = {connection.session.id for connection in owners if connection.waiting or connection.pending}
+        behind = {lane.owner.session.id for lane in runs.lanes if lane.waiting or lane.owner.pending}
         now = []
         for connection, arguments in commands:
             if connection.session.id in behind:
@@ -391,7 +421,7 @@ class RespServer:
             del left[number]
             if parked:
                 self.observe(arrived_ns, 1)
-                connection.waiting = False
+                connection.lane.waiting = False
             connection.refresh()
             if connection.session.close_after_reply:
                 connection.close_after_replies()
@@ -403,7 +433,7 @@ class RespServer:
         if len(left) < len(items):
             self.observe(arrived_ns, len(items) - len(left))
         for number in left:
-            commands[number][0].wait()
+            commands[number][0].lane.wait()
 
     async def execute(self, session: Session, commands: Sequence[list[bytes]]) -> list[bytes]:
         """Run queued commands in order, without isolation, and return their encoded replies (EXEC)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -50,8 +51,7 @@ class Batch:
             raise ValueError(f"arena_bytes must be at least 1, not {arena_bytes}")
         self.capacity = capacity
         self.arena_bytes = arena_bytes
-        self.count = 0
-        self.used = 0
+        self.count = self.used = self.sets = self.longest = 0
         self.data = bytearray(arena_bytes)
         self.kinds = bytearray(capacity)
         self.name_starts = bytearray(8 * capacity)
@@ -85,11 +85,54 @@ class Batch:
             struct.pack_into("<q", array_, 8 * self.count, number)
         self.count += 1
         self.used = stop
+        self.sets += kind
+        self.longest = max(self.longest, len(payload))
         return True
 
     def clear(self) -> None:
-        self.count = 0
-        self.used = 0
+        self.count = self.used = self.sets = self.longest = 0
+
+    def keep(self) -> Kept:
+        kept = Kept()
+        for i in range(self.count):
+            name, payload = (
+                bytes(self.data[start : start + length])
+                for start, length in (
+                    (item(self.name_starts, i), item(self.name_lengths, i)),
+                    (item(self.payload_starts, i), item(self.payload_lengths, i)),
+                )
+            )
+            kept.names.append(name)
+            kept.operations.append(Operation(self.kinds[i], b"", payload, item(self.ttl_ms, i)))
+        return kept
+
+
+def item(array_: bytearray, index: int) -> int:
+    number: int
+    (number,) = struct.unpack_from("<q", array_, 8 * index)
+    return number
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.names: list[bytes] = []
+        self.operations: list[Operation] = []
+
+    def __len__(self) -> int:
+        values = (len(operation.value) for operation in self.operations)
+        return 41 * len(self.operations) + sum(map(len, self.names)) + sum(values)
+
+    def command(self, index: int) -> list[bytes]:
+        if not 0 <= index < len(self.operations):
+            raise IndexError(f"there is no operation {index} of {len(self.operations)}")
+        name, operation = self.names[index], self.operations[index]
+        before = 1 + name[0] + 2 if name else 0
+        if not 0 < before <= len(name):
+            raise ValueError(f"operation {index} has no address for its name")
+        if operation.kind == GET:
+            return [b"GET", name[before:]]
+        words = [b"SET", name[before:], operation.value]
+        return words if operation.ttl_ms < 0 else [*words, b"PX", b"%d" % operation.ttl_ms]
 
 
 class Parser:
@@ -320,8 +363,12 @@ class Lane(Parser):
     def __init__(self, bulk_bytes_max: int, request_bytes_max: int, arguments_max: int = 1048576) -> None:
         super().__init__(bulk_bytes_max, request_bytes_max, arguments_max)
         self.owner: Any = None
-        self.plain = self.deaf = self.dropped = False
+        self.plain = self.waiting = self.stirred = self.deaf = self.dropped = False
         self.prefix = b""
+        self.resp3 = False
+        self.transport: Any = None
+        self.descriptor = -1
+        self.queued = False
         self.received = 0
         self._counted = 0
         self._line: Line | None = None
@@ -342,9 +389,90 @@ class Lane(Parser):
         if self._line is not None:
             self._line.enter(self)
 
+    def wait(self) -> None:
+        self.waiting = True
+        self.stirred = not self.plain
+        self.plain = False
+
+    def push(self, data: bytes) -> int:
+        if self.descriptor < 0 or self.transport.is_closing():
+            return 0
+        self.queued = self.queued and self.transport.get_write_buffer_size() > 0
+        if self.queued:
+            return 0
+        try:
+            return write_now(self.descriptor, data)
+        except OSError:
+            return 0
+
+
+def write_now(descriptor: int, data: bytes) -> int:
+    """Write what goes without waiting; Python keeps SIGPIPE ignored."""
+    blocking = os.get_blocking(descriptor)
+    os.set_blocking(descriptor, False)
+    try:
+        return os.write(descriptor, data)
+    finally:
+        os.set_blocking(descriptor, blocking)
+
+
+class Runs:
+    def __init__(self) -> None:
+        self.lanes: list[Lane] = []
+        self.stops: list[int] = []
+        self.bounds: list[int] = []
+
+    def add(self, lane: Lane, stop: int) -> None:
+        if not self.lanes or self.lanes[-1].prefix != lane.prefix:
+            self.bounds.append(len(self.lanes))
+        self.lanes.append(lane)
+        self.stops.append(stop)
+
+    def wait(self) -> None:
+        for lane in self.lanes:
+            lane.wait()
+
+    def answer(
+        self,
+        numbers: Sequence[int],
+        kinds: Buffer,
+        status: Buffer,
+        values: Buffer,
+        value_starts: Buffer,
+        value_lengths: Buffer,
+    ) -> tuple[int, int, list[tuple[Any, bytes]], list[Any]]:
+        if not all(0 <= number < len(self.lanes) for number in numbers):
+            raise ValueError("there is no such run")
+        arrays = (kinds, status, values, value_starts, value_lengths)
+        last = self.stops[-1] if self.stops else 0
+        if not 0 <= last < 2**31:
+            raise ValueError(f"a run of operations cannot end at {last}")
+        for array_, format_, count in zip(arrays, "BBBqq", (last, last, 0, last, last), strict=True):
+            items_of(array_, format_, count)
+        spans = [(self.stops[number - 1] if number else 0, self.stops[number]) for number in numbers]
+        if any(stop > last for _, stop in spans):
+            raise ValueError("the last run is not the last")
+        replies = [
+            encode_run(*span, *arrays, self.lanes[number].resp3)
+            for number, span in zip(numbers, spans, strict=True)
+        ]
+        sent = 0
+        rest, stirred = [], []
+        for number, data in zip(numbers, replies, strict=True):
+            lane = self.lanes[number]
+            taken = lane.push(data)
+            sent += taken
+            if taken < len(data):
+                rest.append((lane.owner, data[taken:]))
+            if lane.waiting and lane.stirred:
+                stirred.append(lane.owner)
+            elif lane.waiting:
+                lane.waiting, lane.plain = False, True
+        return sum(stop - first for first, stop in spans), sent, rest, stirred
+
 
 def take_plain(
-    lanes: list[Lane], batch: Batch, room: int, owners: list[Any], stops: list[int]
+    lanes: list[Lane], batch: Batch, room: int, runs: Runs
 ) -> tuple[list[tuple[Any, int | ProtocolError]], int]:
     others: list[tuple[Any, int | ProtocolError]] = []
     received = 0
@@ -359,8 +487,7 @@ def take_plain(
             except ProtocolError as error:
                 result = error
             if batch.count > before:
-                owners.append(lane.owner)
-                stops.append(batch.count)
+                runs.add(lane, batch.count)
         if result != NEED_INPUT:
             others.append((lane.owner, result))
     return others, received
@@ -395,25 +522,6 @@ def encode_run(
         else:
             raise ValueError(f"kind and status {operation} have no reply here")
     return b"".join(replies)
-
-
-def encode_runs(
-    stops: list[int],
-    protocols: list[int],
-    kinds: Buffer,
-    status: Buffer,
-    values: Buffer,
-    value_starts: Buffer,
-    value_lengths: Buffer,
-) -> list[bytes]:
-    if len(stops) != len(protocols):
-        raise ValueError(f"{len(stops)} runs have {len(protocols)} protocols")
-    starts = [0, *stops][: len(stops)]
-    arrays = (kinds, status, values, value_starts, value_lengths)
-    return [
-        encode_run(first, stop, *arrays, protocol == 3)
-        for first, stop, protocol in zip(starts, stops, protocols, strict=True)
-    ]
 
 
 def chain(count: int, kinds: Buffer, digests: Buffer, previous: Buffer) -> None:
