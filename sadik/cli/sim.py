@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -127,7 +129,7 @@ def run(
     def elapsed_s() -> float:
         return (clock.monotonic_ns() - began_ns) / 1e9
 
-    with _progress(as_json) as progress:
+    with _interruptible() as interrupted, _progress(as_json) as progress:
         bar = progress.add_task("seeds", total=seeds, note="")
 
         def on_result(result: Result) -> None:
@@ -146,7 +148,7 @@ def run(
             options,
             jobs=jobs,
             on_result=on_result,
-            stop=lambda: fail_fast and failed > 0,
+            stop=lambda: bool(interrupted) or (fail_fast and failed > 0),
         )
     whole = options.profile == "default" and options.faults and (options.nodes or 5) >= 5
     wanted = coverage if coverage is not None else whole and summary.seeds >= COVERAGE_SEEDS
@@ -163,6 +165,8 @@ def run(
     for failure in document["failed"]:
         failure["replay"] = replay_command(failure["seed"], options)
     _show(as_json, document, sim_tables.campaign(document))
+    if interrupted:
+        raise click.Abort
     return EXIT_OK if passed else EXIT_FAILED
 
 
@@ -319,6 +323,22 @@ def profiles(context: click.Context, /, as_json: bool) -> None:
 
     document = sim_tables.profiles_document(PROFILES)
     _show(as_json or _asked_for_json(context), document, sim_tables.profiles(document))
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C fills the list, so that what has run so far is summed up; a second one ends the program."""
+    signals: list[int] = []
+
+    def on_signal(number: int, frame: object) -> None:
+        signals.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def replay_command(seed: int, options: Options) -> str:

@@ -106,9 +106,8 @@ def _figures(document: Document) -> RenderableType:
     nodes = f", {document['nodes']} nodes" if document["nodes"] else ""
     quiet = "" if document["faults_on"] else ", no faults"
     rows.add_row("profile", f"{document['profile']}{nodes}{quiet}")
-    last = document["first_seed"] + document["seeds"] - 1
     again = f"; {document['checked_twice']:,} ran twice" if document["checked_twice"] else ""
-    rows.add_row("seeds", f"{document['seeds']:,} ({document['first_seed']} to {last}{again})")
+    rows.add_row("seeds", f"{document['seeds']:,} (from {document['first_seed']} on{again})")
     rows.add_row("operations", f"{document['operations']:,}")
     pace = document["virtual_s"] / document["cpu_s"] if document["cpu_s"] else 0.0
     rows.add_row(

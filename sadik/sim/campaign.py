@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -109,7 +111,8 @@ def _results(seeds: list[int], options: Options, jobs: int) -> Iterator[tuple[Re
         return
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_prepare) as pool:
-        running = [pool.submit(partial(_run_chunk, options), chunk) for chunk in chunks]
+        with _no_interruption():
+            running = [pool.submit(partial(_run_chunk, options), chunk) for chunk in chunks]
         try:
             for done in as_completed(running):
                 yield from done.result()
@@ -122,6 +125,16 @@ def _prepare() -> None:
     """What is there before the first run is kept out of every collection."""
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def _no_interruption() -> Iterator[None]:
+    """Processes that are started here hear nothing of the keyboard: that is for their starter."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_chunk(options: Options, seeds: list[int]) -> list[tuple[Result, str | None]]:

@@ -199,9 +199,8 @@ class Stage:
         self._loop = loop
         self._names = Names()
         names, self._order, options = _cluster(words)
-        shape = Shape(
-            **({"nodes": len(names), "exchange_interval_ms": _HOUR_MS, "sync": "interval"} | options)
-        )
+        quiet: dict[str, Any] = {"nodes": len(names), "exchange_interval_ms": _HOUR_MS, "sync": "interval"}
+        shape = Shape(**(quiet | options))
         self._aliases = names
         self._trace = _Listener(loop.time)
         self._trace.on_frame = self._on_frame

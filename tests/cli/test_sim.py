@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from functools import partial
 
@@ -68,7 +69,7 @@ def test_table_for_people_fits_eighty_columns(sim, scripted):
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     assert "no violation" in out
-    assert "100 (1 to 100; 1 ran twice)" in out
+    assert "100 (from 1 on; 1 ran twice)" in out
 
 
 def test_a_violation_fails_and_says_how_to_see_it(sim, scripted):
@@ -96,6 +97,22 @@ def test_fail_fast_stops_at_the_first(sim, scripted):
     scripted[2] = result(2, lost())
     _, out, _ = sim("run", "--seeds", "50", "--fail-fast", "--json")
     assert json.loads(out)["seeds"] == 2
+
+
+def test_an_interrupted_campaign_is_summed_up(sim, monkeypatch):
+    """Ctrl-C after an hour must not throw the hour away."""
+
+    def run(seed, *arguments, **more):
+        if seed == 7:
+            signal.raise_signal(signal.SIGINT)
+        return result(seed)
+
+    monkeypatch.setattr(campaign, "run_seed", run)
+    code, out, err = sim("run", "--seeds", "50", "--json")
+    assert code == 130
+    assert json.loads(out)["seeds"] == 7
+    assert "interrupted" in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_run_that_differs_the_second_time_fails(sim, monkeypatch):
