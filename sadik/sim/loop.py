@@ -62,7 +62,7 @@ class Process:
         self.host = host
         self.alive = True
         self.paused = False
-        self.ready: deque[Handle] = deque()
+        self.ready: deque[Due] = deque()
         self.listed = False
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
@@ -93,6 +93,56 @@ class SimFuture(asyncio.Future[T]):
         return self.number
 
 
+class SimHandle(Handle):
+    """A callback. Its own ``__init__``, as there are a thousand for each operation of a client."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualLoop,
+        context: contextvars.Context,
+    ) -> None:
+        self._context = context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class SimTimerHandle(TimerHandle):
+    """A callback at a time, likewise."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualLoop,
+        context: contextvars.Context,
+    ) -> None:
+        self._context = context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False
+
+
+Due = Any
+"""What a turn runs: a handle, or whatever has ``_context``, ``_callback``, ``_args``, ``_cancelled``
+and ``_scheduled``."""
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop.
 
@@ -114,12 +164,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.harness = Process("harness")
         self.streams: Streams | None = None
         self._rng = rng or random.Random(0)
-        self._timers: list[tuple[float, int, TimerHandle, Process]] = []
+        self._timers: list[tuple[float, int, Due, Process]] = []
         self._cancelled = 0
         self._runnable: list[Process] = []
         self._numbers = 0
         self._still = 0
         self._ended = False
+        self._stopping = False
         self._buried: list[SimTask[Any]] = []
 
     # Time and callbacks.
@@ -132,7 +183,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> Handle:
         if context is None:
             context = contextvars.copy_context()
-        handle = Handle(callback, args, self, context)
+        handle = SimHandle(callback, args, self, context)
         self._enlist(context.get(PROCESS, self.harness), handle)
         return handle
 
@@ -154,10 +205,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> TimerHandle:
         if context is None:
             context = contextvars.copy_context()
-        handle = TimerHandle(when, callback, args, self, context)
+        handle = SimTimerHandle(when, callback, args, self, context)
         process = context.get(PROCESS, self.harness)
         if process.alive and not self._ended:
-            handle._scheduled = True  # type: ignore[attr-defined]
+            handle._scheduled = True
             self._numbers += 1
             heapq.heappush(self._timers, (when, self._numbers, handle, process))
         return handle
@@ -166,6 +217,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Call back in another process at a time."""
         return self.call_at(when, callback, *args, context=process.context)
 
+    def post_again(self, process: Process, when: float, due: Due) -> None:
+        """Let something run at a time. It may wait for several at once, and is never cancelled."""
+        if process.alive and not self._ended:
+            self._numbers += 1
+            heapq.heappush(self._timers, (when, self._numbers, due, process))
+
     def _timer_handle_cancelled(self, handle: TimerHandle) -> None:
         self._cancelled += 1
         if self._cancelled > 100 and 2 * self._cancelled > len(self._timers):
@@ -173,7 +230,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             heapq.heapify(self._timers)
             self._cancelled = 0
 
-    def _enlist(self, process: Process, handle: Handle) -> None:
+    def _enlist(self, process: Process, handle: Due) -> None:
         if not process.alive or self._ended:
             return
         process.ready.append(handle)
@@ -247,42 +304,65 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # The turn.
 
     def _run_once(self) -> None:
-        runnable, timers = self._runnable, self._timers
+        runnable, rng = self._runnable, self._rng
         if not runnable:
             self._advance()
-            timers = self._timers
-        now_s = self.now_s
-        while timers and timers[0][0] <= now_s:
-            _, _, handle, process = heapq.heappop(timers)
-            handle._scheduled = False  # type: ignore[attr-defined]
-            if handle._cancelled:
-                self._cancelled -= 1
-            else:
-                self._enlist(process, handle)
-        if not runnable:
-            return
-        self.turns += 1
-        self._still += 1
-        if self._still > RUNAWAY_TURNS:
-            raise SimulationError(f"time stands still at {now_s:.6f}: something of {runnable} runs for ever")
-        chosen = int(self._rng.random() * len(runnable)) if len(runnable) > 1 else 0
-        process = runnable[chosen]
-        runnable[chosen] = runnable[-1]
-        runnable.pop()
-        process.listed = False
-        if process.paused:
-            return
+        self._take_due()
+        while runnable:
+            self.turns += 1
+            self._still += 1
+            if self._still > RUNAWAY_TURNS:
+                raise SimulationError(
+                    f"time stands still at {self.now_s:.6f}: something of {runnable} runs for ever"
+                )
+            count = len(runnable)
+            chosen = int(rng.random() * count) if count > 1 else 0
+            process = runnable[chosen]
+            runnable[chosen] = runnable[-1]
+            runnable.pop()
+            process.listed = False
+            if not process.paused:
+                self._run_turn(process)
+                if self._stopping:
+                    return
+                self._take_due()
+
+    def _run_turn(self, process: Process) -> None:
         ready = process.ready
         for _ in range(len(ready)):
             if not ready:
                 # It has died in the middle.
-                break
-            callback = ready.popleft()
-            if not callback._cancelled:
-                callback._run()
+                return
+            due = ready.popleft()
+            if due._cancelled:
+                continue
+            try:
+                due._context.run(due._callback, *due._args)
+            except (SystemExit, KeyboardInterrupt, SimulationError):
+                raise
+            except BaseException as error:  # noqa: BLE001  (as asyncio does)
+                self._report(due, error)
         if ready and not process.listed:
             process.listed = True
-            runnable.append(process)
+            self._runnable.append(process)
+
+    def _report(self, due: Due, error: BaseException) -> None:
+        what = getattr(due._callback, "__qualname__", repr(due._callback))
+        self.call_exception_handler({"message": f"Exception in callback {what}", "exception": error})
+
+    def _take_due(self) -> None:
+        """What is due now is ready."""
+        timers, now_s = self._timers, self.now_s
+        while timers and timers[0][0] <= now_s:
+            _, _, due, process = heapq.heappop(timers)
+            due._scheduled = False
+            if due._cancelled:
+                self._cancelled -= 1
+            elif process.alive:
+                process.ready.append(due)
+                if not process.listed:
+                    process.listed = True
+                    self._runnable.append(process)
 
     def _advance(self) -> None:
         timers = self._timers

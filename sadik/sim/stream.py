@@ -55,6 +55,11 @@ class Stream(asyncio.Transport):
         self._peers = local[0] in names and remote[0] in names
         self._path: Path = network.path(local[0], remote[0])
         self._context = process.context
+        # What the loop runs when something arrives.
+        self._callback = self._arrive
+        self._args = ()
+        self._cancelled = False
+        self._scheduled = False
         self._protocol: asyncio.Protocol = cast("asyncio.Protocol", None)
         self._flight: deque[tuple[float, bytes]] = deque()
         self._unheard_bytes = 0
@@ -208,8 +213,7 @@ class Stream(asyncio.Transport):
             arrival_s = self._last_arrival_s
         self._last_arrival_s = arrival_s
         self._flight.append((arrival_s, data))
-        other = self.other
-        self._loop.call_at(arrival_s, other._arrive, context=other._context)
+        self._loop.post_again(self.other.process, arrival_s, self.other)
 
     def _arrive(self) -> None:
         """Hand over what has come from the other end."""
