@@ -321,6 +321,25 @@ def test_a_missed_quorum_says_whether_anything_was_done() -> None:
     run(story())
 
 
+def test_a_primary_that_does_not_answer_is_told_as_a_primary() -> None:
+    """A stand-in has made W full: "2 of 2 replicas answered" would explain nothing."""
+
+    async def story() -> None:
+        async with cluster(5, engine="log", storage={"sync": "always"}) as one:
+            key = b"k"
+            first, second, third, *_ = one.preference(key)
+            one.crash(third)
+            await one.wait_until(one.is_agreed)
+            one.lives[second].worker.delay_s = 3.0
+            reply = await one.set(first, key, b"v", w=2, pw=2, timeout_ms=400)
+            assert reply.unknown
+            assert isinstance(reply.error, QuorumMissed)
+            assert str(reply.error).startswith("1 of 2 primaries answered")
+            assert (reply.error.required, reply.error.received) == (2, 1)
+
+    run(story())
+
+
 def test_a_deadline_ends_what_a_slow_replica_does_not_answer() -> None:
     """A replica whose links live but that answers too late must not hold its client for ever: the answer is
     "unknown", in time, and the value arrives all the same.

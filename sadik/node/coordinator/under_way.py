@@ -209,21 +209,23 @@ class Flight:
         tally = self.tally
         assert tally is not None, "only a tally can miss"
         reasons = tuple(self.reasons[:16])
-        shown: dict[tuple[bool, int, int], QuorumMissed] = {}
+        shown: dict[tuple[bool, str, int, int], QuorumMissed] = {}
         for index in missed.tolist():
             write = self.kinds[index] == resp.SET
-            need, got = int(tally.need[index]), int(tally.got[index])
-            error = shown.get((write, need, got))
+            who, need, got = "replicas", int(tally.need[index]), int(tally.got[index])
+            if got >= need:
+                who, need, got = "primaries", int(tally.need_primary[index]), int(tally.got_primary[index])
+            error = shown.get((write, who, need, got))
             if error is None:
                 what = "may have been applied" if write else "nothing was read"
                 error = QuorumMissed(
-                    f"{got} of {need} replicas answered{f' ({reason})' if reason else ''}; {what}",
+                    f"{got} of {need} {who} answered{f' ({reason})' if reason else ''}; {what}",
                     maybe_applied=write,
                     required=need,
                     received=got,
                     reasons=reasons,
                 )
-                shown[(write, need, got)] = error
+                shown[(write, who, need, got)] = error
             self.local.errors[index] = error
             self.local.status[index] = FAILED
         self.local.refused = True
