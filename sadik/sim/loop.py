@@ -299,6 +299,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _bury(self, tasks: Any) -> None:
         for task in sorted(tasks, key=hash):
             task._log_destroy_pending = False
+            # Else the next run's tasks, which have the same hashes, would be compared with it.
+            asyncio._unregister_task(task)
             self._buried.append(task)
 
     # The turn.

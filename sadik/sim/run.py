@@ -139,6 +139,10 @@ def _no_collection() -> Iterator[None]:
     global _runs
     was_on = gc.isenabled()
     gc.disable()
+    if not _runs:
+        # Modules and their like are there for good: no collection need look at them.
+        gc.collect()
+        gc.freeze()
     try:
         yield
     finally:
