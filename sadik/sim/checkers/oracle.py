@@ -412,8 +412,10 @@ def missed(story: KeyStory, read: Operation, wanted: int) -> int:
             if story.below[place] & shown and not story.rewritten
         )
     if read.newest_only:
-        # A delete that is newer than every value hides them here, those too that it has not seen.
-        hiding = sum(1 << one for one in bits(story.deletes) if story.writes[one].start_ms <= read.end_ms)
+        # A delete that is newer than every value hides them here, those too that it has not seen; so does
+        # the newest value once it has expired.
+        hiding = story.gone(read.end_ms)
+        hiding |= sum(1 << one for one in bits(story.deletes) if story.writes[one].start_ms <= read.end_ms)
         wanted = sum(1 << one for one in bits(wanted) if not hiding & ~story.below[one])
     return wanted & ~story.explained(shown, read.end_ms)
 

@@ -266,6 +266,19 @@ def test_to_a_read_of_the_newest_value_alone_a_newer_delete_hides_what_it_has_no
     assert found(store.history, "Q1")
 
 
+def test_to_a_read_of_the_newest_value_alone_one_that_has_expired_hides_what_it_has_not_seen() -> None:
+    """As a delete at that time would."""
+    store = ModelStore()
+    store.write()
+    mortal = store.write(client=2, ttl_ms=5)
+    late = store.read(newest_only=True)
+    late.values = ()
+    late.start_ms, late.end_ms = mortal.end_ms + 10, mortal.end_ms + 12
+    assert found(store.history, "Q1") == []
+    mortal.ttl_ms = 1000
+    assert found(store.history, "Q1")
+
+
 def test_a_campaign_that_never_sees_staleness_is_reported() -> None:
     assert sloppiness_shows(Staleness(1000, 0))
     assert sloppiness_shows(Staleness(1000, 1)) == []
