@@ -8,6 +8,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sadik.comms.transport import Identity
+from sadik.ids import NodeId
 from sadik.sim.client import Journal, SimClient
 from sadik.sim.cluster import NotInTime, SimCluster
 from sadik.sim.faults import CrashPoint
@@ -25,6 +27,7 @@ from sadik.sim.history import (
     Run,
     Setup,
     StoredSet,
+    Suspicion,
 )
 from sadik.sim.history import Hints as HintsAccount
 from sadik.sim.loop import PROCESS, VirtualLoop
@@ -88,6 +91,7 @@ class World:
         )
         self._formed = disks is not None
         self._runs: dict[str, Run] = {}
+        self._suspected: dict[str, dict[NodeId, Suspicion]] = {}
         self._held: dict[str, list[StoredSet]] = {}
         self._nemesis = Nemesis(
             self.cluster,
@@ -283,6 +287,7 @@ class World:
         now_ms = self.now_ms()
         self.history.add(run := Run(node.name, now_ms))
         self._runs[node.name] = run
+        self._watch(node)
         held = self._held.pop(node.name, None)
         fault = self._nemesis.last_end.pop(node.name, None)
         if fault is None:
@@ -304,6 +309,20 @@ class World:
             )
         )
 
+    def _watch(self, node: SimNode) -> None:
+        """Write down whom the node takes for down, which it may do without a fault: packets are slow."""
+        suspected = self._suspected[node.name] = {}
+
+        def on_up(peer: Identity) -> None:
+            if (one := suspected.pop(peer.node, None)) is not None:
+                one.end_ms = self.now_ms()
+
+        def on_down(peer: NodeId, reason: str) -> None:
+            suspected[peer] = one = Suspicion(node.name, peer, self.now_ms())
+            self.history.add(one)
+
+        node.node.peers.watch(on_up, on_down)
+
     def _on_end(self, node: SimNode, whole: bool) -> None:
         """A node is about to be gone; ``whole``: its disk keeps what it has."""
         self._held.pop(node.name, None)
@@ -320,6 +339,8 @@ class World:
         if run is not None:
             run.actors = tuple(node.actors)
             run.end_ms = self.now_ms()
+        for one in self._suspected.pop(node.name, {}).values():
+            one.end_ms = self.now_ms()
         node.actors.clear()
 
     def _sets(self, node: SimNode) -> list[StoredSet]:
