@@ -163,7 +163,7 @@ class SimNode:
         self, config: NodeConfig, birth: BirthRecord, files: Any, clock: Any, entropy: Any
     ) -> Any:
         engine = open_engine(config, birth, files, clock, entropy)
-        return WitnessedEngine(engine, self._see)
+        return WitnessedEngine(engine, self._see, self._witness.attempt)
 
     def _seen_by(self, node: Node) -> None:
         self._vnodes = node.vnodes
@@ -180,7 +180,8 @@ class SimNode:
     def _open_hint_engine(
         self, config: NodeConfig, birth: BirthRecord, files: Any, clock: Any, entropy: Any
     ) -> Any:
-        return watch_hints(open_hint_engine(config, birth, files, clock, entropy), self._see_hint)
+        engine = open_hint_engine(config, birth, files, clock, entropy)
+        return watch_hints(engine, self._see_hint, self._witness.attempt)
 
     def _see(self, name: bytes, encoded: Any, held: Held) -> None:
         self._witness.look(self.name, self._note_actor(), address_of(name)[1], encoded, held)

@@ -9,9 +9,11 @@ too much.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from sadik.errors import StorageFull
 from sadik.kernels import versions
 from sadik.kernels.buffers import Buffer
 from sadik.node.repair import hint_format
@@ -48,6 +50,8 @@ def address_of(name: bytes) -> tuple[bytes, bytes]:
 
 class Witness:
     """Looks at every set that a node stores.
+
+    What is seen within ``attempt`` counts unless a full disk refuses it.
 
     Attributes:
         minted: Every dot that was seen to be minted, in order.
@@ -96,15 +100,38 @@ class Witness:
                 self.by_value.setdefault(minted.value, []).append(minted)
 
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """A node writes what it lets the witness see: a full disk has taken nothing of it. What fails
+        otherwise may be there after the next start.
+        """
+        count, newest = len(self.minted), dict(self._newest)
+        try:
+            yield
+        except StorageFull:
+            for one in self.minted[count:]:
+                if not one.tombstone:
+                    self.by_value[one.value].remove(one)
+            del self.minted[count:]
+            self._newest = newest
+            raise
+
+
 Held = Callable[[], Buffer | None]
 
 
 class WitnessedEngine:
     """A data engine that is looked at; all else is its own."""
 
-    def __init__(self, engine: Any, see: Callable[[bytes, Buffer, Held], None]) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        see: Callable[[bytes, Buffer, Held], None],
+        attempt: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._engine = engine
         self._see = see
+        self._attempt = attempt
         # The methods of the data path, without a look-up each time.
         self.read_batch = engine.read_batch
         self.get_many = engine.get_many
@@ -115,12 +142,14 @@ class WitnessedEngine:
     def write_batch(self, count: int, digests: Buffer, *arrays: Buffer) -> int:
         latest: dict[bytes, Buffer] = {}
         keys = memoryview(digests).cast("B")
-        for index, name, encoded in _written(count, *arrays[:5]):
-            key = bytes(keys[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
-            # Of two writes of a key the second one replaces the first.
-            self._see(name, encoded, partial(latest.get, key) if key in latest else partial(self._held, key))
-            latest[key] = encoded
-        ticket: int = self._engine.write_batch(count, digests, *arrays)
+        with self._attempt():
+            for index, name, encoded in _written(count, *arrays[:5]):
+                key = bytes(keys[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
+                # Of two writes of a key the second one replaces the first.
+                held = partial(latest.get, key) if key in latest else partial(self._held, key)
+                self._see(name, encoded, held)
+                latest[key] = encoded
+            ticket: int = self._engine.write_batch(count, digests, *arrays)
         return ticket
 
     def _held(self, key: bytes) -> Buffer:
@@ -129,18 +158,23 @@ class WitnessedEngine:
         return found
 
 
-def watch_hints(engine: Any, see: Callable[[bytes, Buffer, bytes], None]) -> Any:
+def watch_hints(
+    engine: Any,
+    see: Callable[[bytes, Buffer, bytes], None],
+    attempt: Callable[[], AbstractContextManager[None]],
+) -> Any:
     """Have an engine of hints looked at, in which a fallback mints. It stays itself: its store asks which
     engine it has.
     """
     write = engine.write_batch
 
     def write_batch(count: int, digests: Buffer, *arrays: Buffer) -> int:
-        for _, name, encoded in _written(count, *arrays[:5]):
-            # The ledger of hints has no name.
-            if name and (hint := hint_format.decode(bytes(encoded))).set:
-                see(name, hint.set, hint.digest)
-        ticket: int = write(count, digests, *arrays)
+        with attempt():
+            for _, name, encoded in _written(count, *arrays[:5]):
+                # The ledger of hints has no name.
+                if name and (hint := hint_format.decode(bytes(encoded))).set:
+                    see(name, hint.set, hint.digest)
+            ticket: int = write(count, digests, *arrays)
         return ticket
 
     engine.write_batch = write_batch
