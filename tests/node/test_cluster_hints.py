@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 
-from sadik.errors import Overloaded, QuorumMissed, SadikError, StorageError, StorageFull
+from sadik.errors import Overloaded, QuorumMissed, SadikError, StorageError, StorageFailed, StorageFull
+from sadik.ids import NodeId
 from sadik.node.coordinator.options import Options
+from sadik.node.repair.hint_format import Layout
 from tests.node.cluster import GET, SET, Cluster, cluster, dots, payloads, run
 
 KEYS = [b"key-%d" % number for number in range(200)]
@@ -568,6 +570,35 @@ def test_hints_that_are_kept_for_some_owners_only_make_the_answer_unknown() -> N
                 await one.restart(name, agreed=False)
             await one.wait_until(one.no_hints)
             assert any(one.values(name, b"k") == [b"v"] for name in primaries)
+
+    run(story())
+
+
+def test_reads_are_answered_beside_an_unreadable_hint_where_hints_cannot_be_written() -> None:
+    """What a stand-in finds unreadable it drops, which is a write. Where that fails, those who read are
+    answered all the same, and from the primaries that are left they get the value.
+    """
+
+    async def story() -> None:
+        async with cluster(5) as one:
+            (first, second, down), (me, *_) = fallbacks(one, b"k")
+            one.crash(down)
+            await one.wait_until(one.is_agreed)
+            mine = next(key for key in KEYS if me in one.preference(key)[:3])
+            assert (await one.set(first, b"k", b"v", w=3)).ok
+            assert payloads(one.kept(me, b"k")) == [b"v"]
+
+            def fail(*rest: object) -> int:
+                raise StorageFailed("a sync failed")
+
+            store = one.hint_engines[me]
+            store.put = fail  # type: ignore[method-assign]
+            store.spoil(Layout(NodeId(down)).place(one.digest(b"k")))
+            for name in (first, second, me):
+                assert (await one.get(name, b"k", r=3)).value == b"v"
+            value = await one.connect(me).call(b"MGET", b"k", mine)
+            assert value == b"*2\r\n$1\r\nv\r\n$-1\r\n"
+            assert one.node(me).hints.statistics().present == 1
 
     run(story())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sadik.errors import CorruptRecord, LimitReached, StorageFull
+from sadik.errors import CorruptRecord, LimitReached, StorageFailed, StorageFull
 from sadik.ids import NodeId
 from sadik.kernels import digest, versions
 from sadik.node.repair.hint_accounts import OWNERS_MAX
@@ -462,6 +463,32 @@ def test_a_corrupt_hint_in_the_way_of_a_new_one_is_dropped(tmp_path, wall, lost)
     assert (store.statistics().stored, store.statistics().dropped, balance(store)) == (8, 2, 0)
     assert lost == [(B, key_of(1)[:7]), (C, key_of(1)[:7])]
     engine.close()
+
+
+def test_reads_go_on_past_a_corrupt_hint_that_cannot_be_dropped(wall, lost):
+    """A failed sync ends all writes, and who reads wants none. The hint counts as long as it is there: the
+    next run drops it. Whoever minted what it held mints as somebody else.
+    """
+    files = SimFiles()
+    engine = open_log(files, wall)
+    store = store_on(engine, wall, lost=lost)
+    store.add_sets(C, [item_of(1), item_of(2)])
+    told: list[str] = []
+    store.whole_taken_away = lambda: told.append("whole")
+    (path,) = (path for path in files.paths() if name_of(1) in files.content(path))
+    files.damage(path, files.content(path).find(name_of(1)), b"?")
+    files.inject(Fault("sync", errno.EIO, "*", 0, 1))
+    with pytest.raises(StorageFailed):
+        engine.sync()
+    assert store.sets_for([key_of(1), key_of(2)]) == [b"", set_of(2)]
+    assert told == ["whole"]
+    with pytest.raises(StorageFailed):
+        store.add_sets(C, [item_of(1, actor=2)])
+    assert (store.statistics().present, lost, balance(store)) == (2, [], 0)
+    files.kill()
+    store = store_on(open_log(files, wall, 2), wall, lost=lost)
+    assert store.sets_for([key_of(1), key_of(2)]) == [b"", set_of(2)]
+    assert (store.statistics().present, len(lost), balance(store)) == (1, 1, 0)
 
 
 def test_z18_hints_are_delivered_without_the_ledger(engine, wall):

@@ -24,7 +24,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from sadik.env.clock import Clock
-from sadik.errors import CorruptRecord, LimitReached, StorageFull
+from sadik.errors import CorruptRecord, LimitReached, StorageError, StorageFull
 from sadik.ids import NodeId
 from sadik.kernels import hints as kernel
 from sadik.kernels import versions
@@ -110,8 +110,8 @@ class HintStore:
     """The hints of one node, in an engine of their own that somebody else opens, syncs and maintains.
 
     Attributes:
-        whole_taken_away: Called after hints with version sets were removed: what this node has minted as a
-            fallback may be in none of its stores any more.
+        whole_taken_away: Called after hints with version sets were removed, or cannot be read: what this node
+            has minted as a fallback may be in none of its stores any more.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class HintStore:
             new.name_starts + bytes(8),
             new.name_lengths + bytes(8),
             new.values + ledger,
-            new.value_offsets + _int64(len(new.values) + len(ledger)),
+            new.value_offsets + (len(new.values) + len(ledger)).to_bytes(8, sys.byteorder),
             array("I", (layout.key_space,)) * new.added + _LEDGER_SPACE,
             bytes(new.added + 1),
         )
@@ -246,12 +246,15 @@ class HintStore:
         for index in others:
             key = _digest_at(keys, index)
             place = owner.layout.place(key)
-            old = self._decoded(owner, place, stored.data[offsets[index] : offsets[index + 1]])
-            if old is not None and not _is_for(old, owner, key):
+            old = _decoded(owner, stored.data[offsets[index] : offsets[index + 1]])
+            if old is None:
+                self._drop(owner, [place])
+            elif not _is_for(old, owner, key):
                 # Not kept, and as honest as it gets: 2**60 hashes are the price of making this happen.
                 self._accounts.apply(owner, Change(stored=1, dropped=1))
                 self._on_lost(owner.node, key[:PREFIX_BYTES])
-            elif old is None or not old.flags & KEY:
+                continue
+            if old is None or not old.flags & KEY:
                 start = starts.cast("q")[index]
                 name = bytes(memoryview(names)[start : start + lengths.cast("q")[index]])
                 drafts[place] = _Draft(name, self._with(owner, key, old, KEY, b""), old)
@@ -272,8 +275,12 @@ class HintStore:
         places = [keeper.layout.place(item[0]) for item in items]
         _touch(keeper, places)
         distinct = list(dict.fromkeys(places))
-        contents = self._contents(keeper, len(distinct), b"".join(distinct))
-        known = {distinct[index]: content for index, content in contents}
+        known: dict[bytes, Content] = {}
+        for index, content in self._contents(keeper, len(distinct), b"".join(distinct)):
+            if content is None:
+                self._drop(keeper, [distinct[index]])
+            else:
+                known[distinct[index]] = content
         drafts: dict[bytes, _Draft] = {}
         for place, (digest, name, one) in zip(places, items, strict=True):
             old = known.get(place)
@@ -337,7 +344,7 @@ class HintStore:
     # Reading
 
     def sets_for(self, digests: Sequence[bytes]) -> list[bytes]:
-        """The version sets that are kept for others, merged over all owners; ``b""`` where there is none.
+        """The readable version sets that are kept for others, merged over all owners; ``b""`` for none.
 
         Cost: 0.2 us a digest for each owner with version sets, and 3 us where there is one.
         """
@@ -346,12 +353,19 @@ class HintStore:
         for owner in [owner for owner in self._accounts.owners.values() if owner.sets]:
             places = kernel.places(len(digests), packed, owner.layout.hash)
             for index, content in self._contents(owner, len(digests), places):
-                if content.flags & SET and _is_for(content, owner, digests[index]):
+                if content is None:
+                    try:
+                        self._drop(owner, [_digest_at(memoryview(places), index)])
+                    except StorageError as error:
+                        # Who reads wants no write: it stays until the engine takes one.
+                        log.warning("an unreadable hint for %s cannot be dropped: %s", owner.node, error)
+                        self.whole_taken_away()
+                elif content.flags & SET and _is_for(content, owner, digests[index]):
                     found[index] = versions.merge(found[index], content.set)
         return found
 
-    def _contents(self, owner: Owner, count: int, places: Buffer) -> Iterator[tuple[int, Content]]:
-        """(index, content) of what can be read at these places. What cannot be is dropped."""
+    def _contents(self, owner: Owner, count: int, places: Buffer) -> Iterator[tuple[int, Content | None]]:
+        """(index, content) of what is stored at these places, None where it cannot be read."""
         view = memoryview(places)
         first = 0
         while first < count:
@@ -363,20 +377,8 @@ class HintStore:
                         continue
                     is_stored = stored.status[index] == STORED
                     value = stored.data[offsets[index] : offsets[index + 1]] if is_stored else None
-                    content = self._decoded(owner, _digest_at(view, first + index), value)
-                    if content is not None:
-                        yield first + index, content
+                    yield first + index, _decoded(owner, value)
             first += stored.taken
-
-    def _decoded(self, owner: Owner, place: bytes, value: bytes | bytearray | None) -> Content | None:
-        """The content of a value; None when there is no making sense of it, and it is dropped."""
-        if value is not None:
-            try:
-                return decode(value)
-            except CorruptRecord as error:
-                log.warning("a hint for %s makes no sense: %s", owner.node, error)
-        self._drop(owner, [place])
-        return None
 
     @property
     def has_sets(self) -> bool:
@@ -407,6 +409,8 @@ class HintStore:
         Args:
             count: Most hints to look at.
             bytes_max: Ends with the hint that brings their version sets to so much.
+        Raises:
+            StorageError: The engine did not remove what is too old or unreadable.
         """
         keeper = self._accounts.owners.get(owner)
         if keeper is None:
@@ -498,13 +502,13 @@ class HintStore:
     def _readable(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Content]]:
         """Entries that are hints, decoded; those that cannot be are dropped."""
         for entry in entries:
-            if entry.space == LEDGER_SPACE:
-                continue
             owner = self._accounts.of_space(entry.space)
-            if owner is None:
+            if owner is None or entry.space == LEDGER_SPACE:
                 continue
-            content = self._decoded(owner, entry.digest, entry.value)
-            if content is not None:
+            content = _decoded(owner, entry.value)
+            if content is None:
+                self._drop(owner, [entry.digest])
+            else:
                 yield entry, content
 
     # Ending
@@ -570,6 +574,16 @@ def _digest_at(keys: memoryview, index: int) -> bytes:
     return bytes(keys[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
 
 
+def _decoded(owner: Owner, value: bytes | bytearray | None) -> Content | None:
+    """The content of a value; None when there is none, or no making sense of it."""
+    if value is not None:
+        try:
+            return decode(value)
+        except CorruptRecord as error:
+            log.warning("a hint for %s makes no sense: %s", owner.node, error)
+    return None
+
+
 def _is_for(content: Content, owner: Owner, digest: bytes) -> bool:
     return content.digest == digest and content.owner == owner.layout.owner
 
@@ -581,7 +595,3 @@ def _gone(owner: Owner, entry: Entry, content: Content) -> Gone:
 def _offsets(parts: Sequence[bytes]) -> array[int]:
     """int64: where each begins, and where the last one ends."""
     return array("q", accumulate(map(len, parts), initial=0))
-
-
-def _int64(number: int) -> bytes:
-    return number.to_bytes(8, sys.byteorder)
