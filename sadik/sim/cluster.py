@@ -11,6 +11,7 @@ from sadik.ids import NodeId
 from sadik.kernels import digest, versions
 from sadik.node.node import Node
 from sadik.sim.files import SimFiles
+from sadik.sim.history import StoredSet
 from sadik.sim.loop import SimulationError, VirtualLoop, run
 from sadik.sim.network import Network, Weather
 from sadik.sim.node import SimNode, host_of
@@ -149,7 +150,7 @@ class SimCluster:
 
     def differences(self, *, rot: bool) -> list[bytes]:
         """Keys that a primary does not hold as the other ones do; nodes that do not serve are left out, and
-        so are values that have expired, which each node takes out in its own time.
+        so is what has expired (``StoredSet.lasting``).
 
         Args:
             rot: Whether a record that cannot be read is different; nobody knows of it before it is read.
@@ -167,7 +168,7 @@ class SimCluster:
             if rot and len(known) < len(sets):
                 found.append(key)
             elif any(one != known[0] for one in known):
-                lasting = [_lasting(one, now_ms) for one in known]
+                lasting = [StoredSet.decode(key, one).lasting(now_ms) if one else () for one in known]
                 if any(one != lasting[0] for one in lasting):
                     found.append(key)
         return found
@@ -222,14 +223,6 @@ async def _join_all(node: Node, names: list[str]) -> None:
     for name in names:
         document = await node.administration.stage({"action": "join", "node": name})
     await node.administration.commit(document["version"], force=False)
-
-
-def _lasting(one: bytes, now_ms: int) -> object:
-    """What counts of a set when it is compared with others: as Merkle trees do, dots of values."""
-    if not one:
-        return []
-    _, values = versions.decode(one)
-    return [(value.actor, value.stamp) for value in values if not 0 <= value.expires_at_ms <= now_ms]
 
 
 def _entries(engine: Any) -> Iterator[Any]:

@@ -288,6 +288,19 @@ class StoredSet:
             bytes(encoded),
         )
 
+    def lasting(self, now_ms: float) -> tuple[StoredValue, ...]:
+        """The values that replicas must agree on: each node takes out in its own time what has expired,
+        unless that is newer than all that has not, and so hides it from who asks for the newest value.
+
+        Args:
+            now_ms: What expires by then counts as expired.
+        """
+        live = [one for one in self.values if not 0 <= one.expires_at_ms <= now_ms]
+        if not live:
+            return ()
+        newest = max(one.dot[::-1] for one in live)
+        return tuple(sorted(one for one in self.values if one in live or one.dot[::-1] > newest))
+
 
 @dataclass(slots=True)
 class Recovery:

@@ -10,7 +10,8 @@ def replicas_become_equal(oracle: Oracle) -> list[Violation]:
     """C1: within ``converge_within_ms`` of the end of the last fault all live primaries of each key hold the
     same dots, values, tombstones and expiries, and their Merkle roots of a place are equal.
 
-    What a node merely knows to be obsolete may differ, as one may have forgotten it.
+    What a node merely knows to be obsolete may differ, as one may have forgotten it; and what has expired,
+    which each takes out in its own time (``StoredSet.lasting``).
     """
     end = oracle.history.end
     if end is None:
@@ -27,7 +28,7 @@ def replicas_become_equal(oracle: Oracle) -> list[Violation]:
         )
         found.append(Violation("C1", text))
     for key in oracle.owners:
-        held = {node: _content(stored) for node, stored in oracle.replicas(key).items()}
+        held = {node: _content(oracle, stored) for node, stored in oracle.replicas(key).items()}
         if len(set(held.values())) > 1:
             text = "primaries hold different sets: " + "; ".join(
                 f"{node} {_shown(content)}" for node, content in held.items()
@@ -44,8 +45,8 @@ def replicas_become_equal(oracle: Oracle) -> list[Violation]:
     return found
 
 
-def _content(stored: StoredSet) -> tuple[object, ...]:
-    return (stored.readable, *sorted(stored.values))
+def _content(oracle: Oracle, stored: StoredSet) -> tuple[object, ...]:
+    return (stored.readable, *stored.lasting(oracle.end_ms + oracle.setup.skew_ms))
 
 
 def _shown(content: tuple[object, ...]) -> str:

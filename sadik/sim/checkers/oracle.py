@@ -299,7 +299,7 @@ class Oracle:
     @cached_property
     def end_ms(self) -> float:
         """When the state at the end was looked at, at the latest."""
-        ends = [one.end_ms for one in self.history.operations]
+        ends = [one.end_ms for one in self.history.operations] + [one.end_ms for one in self.finals]
         end = self.history.end
         return max([*ends, 0 if end is None else max(end.healed_ms, end.equal_ms)])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sadik.kernels import versions
 from sadik.sim.checkers import Oracle, Staleness, judge, sloppiness_shows, staleness
 from sadik.sim.history import (
     Bound,
@@ -71,6 +72,44 @@ def test_what_is_merely_known_to_be_obsolete_may_differ() -> None:
     """A node may forget it."""
     history = settled()
     spoil_sets(history, "n3", lambda one: replace(one, entries=(*one.entries, (9, 9))))
+    assert found(history, "C1") == []
+
+
+def taken_out(one: StoredSet) -> StoredSet:
+    """Without what has a time to live, as collection leaves it."""
+    left = [value for value in one.values if value.expires_at_ms < 0]
+    return replace(one, values=tuple(left), encoded=versions.encode(one.entries, []) if not left else b"")
+
+
+@pytest.mark.parametrize(("ttl_ms", "same"), [(100, True), (3_600_000, False)])
+def test_what_has_expired_may_differ(ttl_ms: int, same: bool) -> None:
+    """Each node takes it out in its own time."""
+    store = ModelStore()
+    store.write(ttl_ms=ttl_ms)
+    history = store.finish()
+    spoil_sets(history, "n3", taken_out)
+    assert [found(history, name) == [] for name in ("C1", "D6")] == [same, same]
+
+
+@pytest.mark.parametrize(("mortal_first", "same"), [(True, True), (False, False)])
+def test_what_has_expired_may_not_differ_where_it_hides_a_value(mortal_first: bool, same: bool) -> None:
+    """GET shows nothing where it is, and the older value where it is not."""
+    store = ModelStore()
+    for ttl_ms in (100, -1) if mortal_first else (-1, 100):
+        store.write(ttl_ms=ttl_ms)
+    history = store.finish()
+    spoil_sets(history, "n3", taken_out)
+    assert (found(history, "C1") == []) is same
+
+
+def test_replicas_are_looked_at_when_the_last_phase_ends() -> None:
+    """What expires between the last read and then may be gone at one of them."""
+    store = ModelStore()
+    write = store.write(ttl_ms=5000)
+    history = store.finish()
+    spoil_sets(history, "n3", taken_out)
+    assert found(history, "C1")
+    history.phases[-1].end_ms = write.start_ms + 6000
     assert found(history, "C1") == []
 
 

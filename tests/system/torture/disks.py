@@ -75,8 +75,8 @@ def differences(
 def _lasting(stored: StoredSet | None, now_ms: float) -> tuple[object, ...]:
     if stored is None:
         return ()
-    live = [one for one in stored.values if not 0 <= one.expires_at_ms <= now_ms]
-    return (stored.readable, *sorted(live)) if live or not stored.readable else ()
+    lasting = stored.lasting(now_ms)
+    return (stored.readable, *lasting) if lasting or not stored.readable else ()
 
 
 def flip(directory: Path, rng: random.Random) -> str | None:
