@@ -134,11 +134,11 @@ class SimClient:
             case _:
                 raise AssertionError(step.verb)
 
-    async def read(self, node: int, key: bytes, r: int = 0) -> Operation:
-        """SADIK.GET."""
+    async def read(self, node: int, key: bytes, *, primaries: int = 0) -> Operation:
+        """SADIK.GET, with answers of so many primaries."""
         operation = self._ask(key, "read", node)
-        operation.r = r
-        options = [b"R", b"%d" % r] if r else []
+        operation.r = operation.pr = primaries
+        options = [b"R", b"%d" % primaries, b"PR", b"%d" % primaries] if primaries else []
         reply = await self._send(node, [b"SADIK.GET", key, *options])
         if self._journal.answered(operation, reply):
             shown = read_reply(reply)

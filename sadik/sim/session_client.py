@@ -48,7 +48,7 @@ class SessionClient(SimClient):
             case _:
                 await self._write(step, key)
 
-    async def read(self, node: int, key: bytes, r: int = 0) -> Operation:
+    async def read(self, node: int, key: bytes, *, primaries: int = 0) -> Operation:
         """``get``."""
         operation = self._journal.ask(self, key, "read", "")
         found = await self._call(operation, lambda session: session.get(key))

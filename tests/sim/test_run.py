@@ -37,6 +37,15 @@ def test_a_seed_has_one_hash_after_other_seeds_and_in_another_process() -> None:
     assert done.stdout.strip() == first.hash
 
 
+def test_the_last_reads_are_of_primaries() -> None:
+    """A sloppy one may show nothing of what was acknowledged: seed 100568, where n5 had lost sight of n3."""
+    for lost, primaries in ((), 3), ((2,), 2):
+        history = run_plan(replace(draw_plan(4), disturbances=(), lost=lost)).history
+        last = [one for one in history.operations if one.start_ms >= history.phases[-1].start_ms]
+        assert last
+        assert all((one.r, one.pr) == (primaries, primaries) for one in last)
+
+
 def test_seeds_differ() -> None:
     assert len({run_seed(seed, "calm").hash for seed in range(3)}) == 3
 
