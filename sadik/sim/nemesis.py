@@ -164,11 +164,14 @@ class Nemesis:
         self._cluster.nodes[fault.nodes[0]].resume()
 
     def _begin_clock(self, one: Disturbance, names: tuple[str, ...], others: tuple[str, ...]) -> str:
-        self._cluster.nodes[names[0]].clock.offset_ms += one.amount
-        return str(self._cluster.nodes[names[0]].clock.offset_ms)
+        self._cluster.nodes[names[0]].clock.offset_ms = one.amount
+        return str(one.amount)
 
     def _end_clock(self, one: Disturbance, fault: Fault) -> None:
-        self._cluster.nodes[fault.nodes[0]].clock.offset_ms -= one.amount
+        # Another one of the same clock may go on.
+        name = fault.nodes[0]
+        left = [other for other in self._open.values() if other.kind == "clock" and name in other.nodes]
+        self._cluster.nodes[name].clock.offset_ms = int(left[-1].detail) if left else 0
 
     # Disks.
 

@@ -223,7 +223,19 @@ class KeyStory:
                     certain[place] = 1 << self.bit[source.number]
                 else:
                     certain[place] = self.shown[source.number]
+                    # What was shown may be the work of whoever set its expiry anew, and dropped its siblings.
+                    perhaps[place] = self._rewrites(source.end_ms)
         return certain, perhaps
+
+    def _rewrites(self, at_ms: float) -> int:
+        """Settings of expiry that may have taken place by then."""
+        if not self.rewritten:
+            return 0
+        return sum(
+            1 << place
+            for place, one in enumerate(self.writes)
+            if one.kind == "expire" and one.outcome != "refused" and one.start_ms <= at_ms
+        )
 
     def _blind_edges(self, place: int) -> tuple[int, int]:
         one = self.writes[place]
