@@ -27,7 +27,7 @@ _PATIENCE_S = 10.0
 _AGAIN = 0.3
 """Share of starts in which the node is killed again before it serves, or just when it does."""
 _START_S = 3.0
-REFUSAL = "CorruptRecord"
+REFUSALS = ("CorruptRecord", "a system value is unreadable")
 """How a node says that it does not start on a damaged disk."""
 
 
@@ -118,7 +118,7 @@ class Nemesis:
                 self.found.append(("X", f"{node.name} has not started in {START_TIMEOUT_S:g} s: {log}"))
                 return
             hurt = any(one.kind == "flip" and node.name in one.nodes for one in self._history.faults)
-            if not hurt or REFUSAL not in log:
+            if not hurt or not any(text in log for text in REFUSALS):
                 self.found.append(("X", f"{node.name} does not start: {log}"))
                 return
             self._wipe(node, "refused its damaged disk")
