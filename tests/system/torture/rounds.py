@@ -277,13 +277,13 @@ class Round:
         count = len(self.cluster)
         for number, key in enumerate(self._keys_asked_for()):
             for node in range(count):
-                await self._read(reader, key, (number + node) % count, r=3 if node == 0 else 0)
+                await self._read(reader, key, (number + node) % count, primaries=3 if node == 0 else 0)
         reader.close()
         phase.end_ms = now_ms()
 
-    async def _read(self, reader: SimClient, key: bytes, node: int, r: int) -> None:
+    async def _read(self, reader: SimClient, key: bytes, node: int, primaries: int) -> None:
         for attempt in range(_READS):
-            read = await reader.read((node + attempt) % len(self.cluster), key, r=r)
+            read = await reader.read((node + attempt) % len(self.cluster), key, primaries=primaries)
             if read.outcome == "done":
                 return
             await asyncio.sleep(_POLL_S)
