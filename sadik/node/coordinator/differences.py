@@ -60,7 +60,8 @@ def find_stale(
     stale: dict[NodeId, list[Item]] = {}
     own: list[Item] = []
     touched = sorted({index for theirs in flight.theirs.values() for index in theirs})
-    asked = {node: set(sent.operations().tolist()) for node, sent in flight.read_from}
+    # A node may be asked twice, as a primary of some keys and in another's place for the rest.
+    primaries = [(node, set(sent.operations().tolist())) for node, sent in flight.read_from if sent.primary]
     for index in touched:
         digest = flight.digest(index)
         base = flight.known(index)
@@ -73,8 +74,8 @@ def find_stale(
         # A copy here that is no replica's would never hear of what comes later.
         if mine and versions.fingerprint(digest, base) != wanted:
             own.append(item)
-        for node, sent in flight.read_from:
-            if index not in asked[node] or not sent.primary:
+        for node, asked in primaries:
+            if index not in asked:
                 continue
             theirs = flight.theirs.get(node, {}).get(index, base)
             if theirs is None:
