@@ -93,7 +93,7 @@ class View:
         self._shift = np.uint16(16 - self.partition_bits)
         self._targets: dict[int, Targets] = {}
 
-    def partition_of(self, digest: bytes) -> int:
+    def partition_of(self, digest: bytes | bytearray) -> int:
         """The partition of a key's digest: its top bits."""
         return int.from_bytes(digest[:2], "big") >> (16 - self.partition_bits)
 
