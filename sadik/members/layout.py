@@ -20,7 +20,7 @@ import base64
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -147,6 +147,7 @@ class Layout:
         return cls(1, partitions, replicas, (node,), np.zeros((partitions, 1), dtype=np.uint16))
 
     @classmethod
+    @lru_cache(maxsize=8)  # Read twice at a start, and by every node of a process that runs many.
     def decode(cls, data: bytes) -> Layout:
         """The layout of ``encoded`` bytes.
 
