@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -71,6 +72,7 @@ class Member(Packed, frozen=True):
     former: tuple[int, ...] = ()
 
 
+@lru_cache(maxsize=MEMBERS_MAX)  # Gossip brings the same records again and again.
 def check_member(member: Member) -> None:
     """Raise ``InvalidRequest`` naming what is wrong with a record."""
     for name in ("node", "host", "zone"):
@@ -185,9 +187,7 @@ class MemberTable:
         try:
             records = msgspec.msgpack.decode(data, type=list[Member])
             for record in records:
-                # What is known was checked when it came, and is most of what others send.
-                if self._records.get(record.node) != record:
-                    check_member(record)
+                check_member(record)
         except (msgspec.MsgspecError, InvalidRequest) as error:
             raise ProtocolError(f"not a table of members: {error}") from None
         if len(self._records.keys() | {record.node for record in records}) > MEMBERS_MAX:
