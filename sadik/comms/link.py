@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sadik.comms.handshake import GREETING_BYTES_MAX, Dialled, Dialling, Greeted
-from sadik.comms.messages import DATA, Kind, Refuse
+from sadik.comms.messages import BULK, DATA, Kind, Refuse
 from sadik.comms.transport import Frame, Identity
 from sadik.env.clock import Clock
 from sadik.errors import ProtocolError
@@ -20,6 +20,12 @@ from sadik.kernels import frames
 
 CONTROL_KINDS_MAX: Final = 15
 """Kinds up to this one are the link's own."""
+
+MEASURED_EVERY: Final = 8
+"""Heartbeats: one of so many is a PING even on a busy link, whose round trip would not be known otherwise."""
+
+SILENT: Final = "silent"
+"""Why a link is given up on which nothing comes."""
 
 
 class Wire(Protocol):
@@ -88,20 +94,28 @@ class Link:
     up: The handshake is done, and the link is not broken.
     ended: Nothing more is taken from it or told of it.
     congested: The wire says that much is queued.
+    resting: A bulk link that nobody uses: no sign of life is sent, and none expected.
     heard: Something came since the last tick. heard_ns: About when something last came.
     opened_ns, up_ns: When the connection and the link came up.
     """
 
     __slots__ = (
+        "_awake_ns",
         "_clock",
         "_greeting",
         "_on_frames",
         "_owner",
         "_ping_ns",
+        "_pinged_ns",
         "_pings",
         "_reader",
+        "_sent",
+        "_sent_ns",
+        "_signs",
         "_taken_bytes",
         "_taken_ns",
+        "_used",
+        "_used_ns",
         "congested",
         "counters",
         "dialled_by_us",
@@ -111,6 +125,7 @@ class Link:
         "identity",
         "lane",
         "opened_ns",
+        "resting",
         "up",
         "up_ns",
         "wire",
@@ -137,6 +152,15 @@ class Link:
         self._on_frames: Callable[[NodeId, int, Sequence[Frame]], None] = _nobody
         self._pings = 0
         self._ping_ns = 0
+        self._pinged_ns = now_ns
+        # As of the last tick: frames sent, and frames of its users in either direction; and when they grew.
+        self._sent = 0
+        self._sent_ns = now_ns
+        self._used = 0
+        self._used_ns = now_ns
+        # PINGs and PONGs sent, which are no use of it; and when it last began to be awake.
+        self._signs = 0
+        self._awake_ns = now_ns
         self._taken_bytes = 0
         self._taken_ns = now_ns
         self.wire = wire
@@ -148,6 +172,7 @@ class Link:
         self.up = False
         self.ended = False
         self.congested = False
+        self.resting = False
         self.heard = True
         self.heard_ns = now_ns
         self.opened_ns = now_ns
@@ -200,22 +225,33 @@ class Link:
         self.up = True
         self.up_ns = self._clock.monotonic_ns()
 
-    def tick(self, now_ns: int, *, timeout_ns: int) -> str:
-        """Why the link has to be given up, or ``""``."""
+    def tick(self, now_ns: int, *, heartbeat_ns: int, timeout_ns: int) -> str:
+        """Send a sign of life if one is due. Why the link has to be given up, or ``""``."""
         if self.heard:
             self.heard = False
             self.heard_ns = now_ns
         if not self.up:
             return "the handshake took too long" if now_ns - self.opened_ns >= timeout_ns else ""
-        if now_ns - self.heard_ns >= timeout_ns:
-            return "silent"
-        queued = self.wire.queued_bytes()
-        taken = self.counters.bytes_out - queued
-        if not queued or taken != self._taken_bytes:
+        if self.lane == BULK:
+            self._look_at_use(now_ns, timeout_ns)
+            if self.resting:
+                return ""
+        if now_ns - self.heard_ns >= timeout_ns and now_ns - self._awake_ns >= timeout_ns:
+            return SILENT
+        taken = self.counters.bytes_out
+        if taken != self._taken_bytes:
+            taken -= self.wire.queued_bytes()
+        if taken != self._taken_bytes or taken == self.counters.bytes_out:
             self._taken_bytes = taken
             self._taken_ns = now_ns
         elif now_ns - self._taken_ns >= timeout_ns:
             return "it takes nothing"
+        if self.counters.frames_out != self._sent:
+            self._sent = self.counters.frames_out
+            self._sent_ns = now_ns
+        unmeasured_ns = heartbeat_ns * (MEASURED_EVERY if self._pings else 1)
+        if now_ns - self._sent_ns >= heartbeat_ns or now_ns - self._pinged_ns >= unmeasured_ns:
+            self._ping(now_ns)
         return ""
 
     def forgive(self, pause_ns: int) -> None:
@@ -223,12 +259,14 @@ class Link:
         self.heard_ns += pause_ns
         self.opened_ns += pause_ns
         self._taken_ns += pause_ns
+        self._used_ns += pause_ns
+        self._awake_ns += pause_ns
 
-    def ping(self, now_ns: int) -> None:
-        """Send a sign of life."""
-        self._pings += 1
-        self._ping_ns = now_ns
-        self.send(frames.encode(Kind.PING, self._pings, ()))
+    def wake(self, now_ns: int) -> None:
+        """A link that rests shows from now on whether it still works."""
+        if self.resting:
+            self.resting = False
+            self._used_ns = self._awake_ns = now_ns
 
     def end(self, *, gently: bool = False) -> None:
         """Take and tell nothing more; close the connection, gently once what is queued is sent."""
@@ -242,6 +280,29 @@ class Link:
     def lost(self, reason: str) -> None:
         """The connection has ended, on its own or because it was told to."""
         self._owner.on_broken(self, reason, protocol=False)
+
+    def _look_at_use(self, now_ns: int, timeout_ns: int) -> None:
+        """Rest after a time of no use that is long enough to find out whether the last use was heard."""
+        counters = self.counters
+        used = counters.frames_in + counters.frames_out - self._signs
+        if used != self._used:
+            self._used = used
+            self._used_ns = now_ns
+            self.wake(now_ns)
+        elif now_ns - self._used_ns >= timeout_ns:
+            # A link that is not heard, or that takes nothing, is being found out instead.
+            self.resting = self.heard_ns > self._used_ns and counters.bytes_out == self._taken_bytes
+
+    def _ping(self, now_ns: int) -> None:
+        self._pings += 1
+        self._ping_ns = self._pinged_ns = now_ns
+        self._send_sign(Kind.PING, self._pings)
+        self._sent = self.counters.frames_out
+        self._sent_ns = now_ns
+
+    def _send_sign(self, kind: Kind, request: int) -> None:
+        self._signs += 1
+        self.send(frames.encode(kind, request, ()))
 
     def _greet(self, arrived: list[Frame]) -> list[Frame]:
         """Go on with the handshake; returns frames that came behind its end."""
@@ -290,7 +351,7 @@ class Link:
             if frame.kind == Kind.PING:
                 # A peer that asks and does not read the answers must not fill our memory with them.
                 if not self.congested:
-                    self.send(frames.encode(Kind.PONG, frame.request, ()))
+                    self._send_sign(Kind.PONG, frame.request)
             elif frame.kind == Kind.PONG:
                 self._take_pong(frame.request)
             elif frame.kind <= CONTROL_KINDS_MAX:

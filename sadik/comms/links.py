@@ -15,8 +15,9 @@ the smaller id does, the other one only after a grace time. Where both do at onc
   already.
 
 A peer that is silent for ``peer_timeout_ms``, or takes nothing of what is queued for so long, has its link
-closed. If this process itself stood still (a stopped process, a long write), that time is not held against
-anyone.
+closed. Everything that is sent is a sign of life; a PING is sent where nothing else was. A bulk link that
+nobody uses rests: the data link's signs of life count for it, and it is closed with that one. If this process
+itself stood still (a stopped process, a long write), that time is not held against anyone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sadik.comms.handshake import Dialled, Dialling, Greeted, key_of, refuse
-from sadik.comms.link import Counters, Link, Wire
-from sadik.comms.messages import DATA, LANES, LINKED, MYSELF, NOT_ADMITTED, Refuse
+from sadik.comms.link import SILENT, Counters, Link, Wire
+from sadik.comms.messages import BULK, DATA, LANES, LINKED, MYSELF, NOT_ADMITTED, Refuse
 from sadik.comms.throttle import Throttle
 from sadik.comms.transport import Identity, LinkStatistics, PortStatistics, Receiver
 from sadik.config import ClusterConfig
@@ -130,7 +131,6 @@ class Links:
         self._counters: dict[tuple[NodeId, int], Counters] = {}
         self._running = False
         self._ticked_ns = clock.monotonic_ns()
-        self._pinged_ns = self._ticked_ns
         self._accepted = 0
         self._welcomed = 0
         self._refused = 0
@@ -272,24 +272,27 @@ class Links:
         now_ns = self._clock.monotonic_ns()
         pause_ns = now_ns - self._ticked_ns - self.tick_ns
         self._ticked_ns = now_ns
-        everyone = [*self._strangers, *(link for links in self._up for link in links.values())]
+        # The bulk lane first: whether a link of it rests is asked when the data link is found to be silent.
+        everyone = [*self._strangers, *self._up[BULK].values(), *self._up[DATA].values()]
         if pause_ns > self.tick_ns:
             for link in everyone:
                 link.forgive(pause_ns)
         for link in everyone:
-            if not link.ended and (reason := link.tick(now_ns, timeout_ns=self._timeout_ns)):
+            if link.ended:
+                continue
+            reason = link.tick(now_ns, heartbeat_ns=self._heartbeat_ns, timeout_ns=self._timeout_ns)
+            if reason:
                 self._timed_out += not link.up and not link.dialled_by_us
                 self._close(link, reason)
+                resting = self._up[BULK].get(link.identity.node) if reason == SILENT else None
+                if resting is not None and resting.resting:
+                    self._close(resting, reason)
         for link, (since_ns, _) in list(self._parting.items()):
             if now_ns - since_ns >= self._timeout_ns:
                 link.wire.abort()
-        if now_ns - self._pinged_ns >= self._heartbeat_ns:
-            self._pinged_ns = now_ns
-            for links in self._up:
-                for link in links.values():
-                    link.ping(now_ns)
         for dial in [*self._dials.values(), *self._introductions.values()]:
-            self._dial_if_due(dial, now_ns)
+            if now_ns >= dial.due_ns and not dial.pending:
+                self._dial_if_due(dial, now_ns)
 
     def begin(self) -> None:
         """Dial from now on."""
@@ -364,6 +367,9 @@ class Links:
         for links in self._up:
             if (other := links.get(node)) and other.identity.actor != identity.actor:
                 self._close(other, "the node has started again")
+        if lane == DATA and (resting := self._up[BULK].get(node)):
+            # What broke the data link before may have broken this one too.
+            resting.wake(self._clock.monotonic_ns())
         known = self._dials.get((node, lane))
         if known is not None and known is not dial and known.pending:
             self._give_up(known)
