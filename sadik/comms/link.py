@@ -100,12 +100,12 @@ class Link:
     """
 
     __slots__ = (
+        "_ask_ns",
         "_awake_ns",
         "_clock",
         "_greeting",
         "_on_frames",
         "_owner",
-        "_ping_ns",
         "_pinged_ns",
         "_pings",
         "_reader",
@@ -151,7 +151,8 @@ class Link:
         self._reader = frames.Reader(payload_bytes_max, greetings, GREETING_BYTES_MAX)
         self._on_frames: Callable[[NodeId, int, Sequence[Frame]], None] = _nobody
         self._pings = 0
-        self._ping_ns = 0
+        # Of the question that measures the round trip; 0: none is under way.
+        self._ask_ns = 0
         self._pinged_ns = now_ns
         # As of the last tick: frames sent, and frames of its users in either direction; and when they grew.
         self._sent = 0
@@ -186,6 +187,7 @@ class Link:
     def begin(self) -> None:
         """The connection is there."""
         if isinstance(self._greeting, Dialled):
+            self._ask_ns = self.opened_ns
             self.wire.write(self._greeting.challenge())
 
     def send(self, frame: bytes) -> None:
@@ -221,9 +223,14 @@ class Link:
     def set_up(self, on_frames: Callable[[NodeId, int, Sequence[Frame]], None], counters: Counters) -> None:
         """The owner agrees: from here on frames go to ``on_frames``, and are counted in ``counters``."""
         self._on_frames = on_frames
+        now_ns = self._clock.monotonic_ns()
         self.counters = counters
         self.up = True
-        self.up_ns = self._clock.monotonic_ns()
+        self.up_ns = self._sent_ns = self._pinged_ns = now_ns
+        self._sent = counters.frames_out
+        self._used = counters.frames_in + counters.frames_out
+        self.resting = self.lane == BULK
+        self._measure(now_ns)
 
     def tick(self, now_ns: int, *, heartbeat_ns: int, timeout_ns: int) -> str:
         """Send a sign of life if one is due. Why the link has to be given up, or ``""``."""
@@ -233,7 +240,7 @@ class Link:
         if not self.up:
             return "the handshake took too long" if now_ns - self.opened_ns >= timeout_ns else ""
         if self.lane == BULK:
-            self._look_at_use(now_ns, timeout_ns)
+            self._look_at_use(now_ns)
             if self.resting:
                 return ""
         if now_ns - self.heard_ns >= timeout_ns and now_ns - self._awake_ns >= timeout_ns:
@@ -249,8 +256,8 @@ class Link:
         if self.counters.frames_out != self._sent:
             self._sent = self.counters.frames_out
             self._sent_ns = now_ns
-        unmeasured_ns = heartbeat_ns * (MEASURED_EVERY if self._pings else 1)
-        if now_ns - self._sent_ns >= heartbeat_ns or now_ns - self._pinged_ns >= unmeasured_ns:
+        unmeasured_ns = now_ns - self._pinged_ns
+        if now_ns - self._sent_ns >= heartbeat_ns or unmeasured_ns >= MEASURED_EVERY * heartbeat_ns:
             self._ping(now_ns)
         return ""
 
@@ -259,14 +266,13 @@ class Link:
         self.heard_ns += pause_ns
         self.opened_ns += pause_ns
         self._taken_ns += pause_ns
-        self._used_ns += pause_ns
         self._awake_ns += pause_ns
 
     def wake(self, now_ns: int) -> None:
         """A link that rests shows from now on whether it still works."""
         if self.resting:
             self.resting = False
-            self._used_ns = self._awake_ns = now_ns
+            self._awake_ns = self._used_ns = now_ns
 
     def end(self, *, gently: bool = False) -> None:
         """Take and tell nothing more; close the connection, gently once what is queued is sent."""
@@ -281,21 +287,20 @@ class Link:
         """The connection has ended, on its own or because it was told to."""
         self._owner.on_broken(self, reason, protocol=False)
 
-    def _look_at_use(self, now_ns: int, timeout_ns: int) -> None:
-        """Rest after a time of no use that is long enough to find out whether the last use was heard."""
+    def _look_at_use(self, now_ns: int) -> None:
+        """Wake with the first use, and rest once a PING or PONG has come after the last one."""
         counters = self.counters
         used = counters.frames_in + counters.frames_out - self._signs
         if used != self._used:
             self._used = used
-            self._used_ns = now_ns
             self.wake(now_ns)
-        elif now_ns - self._used_ns >= timeout_ns:
-            # A link that is not heard, or that takes nothing, is being found out instead.
-            self.resting = self.heard_ns > self._used_ns and counters.bytes_out == self._taken_bytes
+            self._used_ns = now_ns
+        elif self.heard_ns > self._used_ns and counters.bytes_out == self._taken_bytes:
+            self.resting = True
 
     def _ping(self, now_ns: int) -> None:
         self._pings += 1
-        self._ping_ns = self._pinged_ns = now_ns
+        self._ask_ns = self._pinged_ns = now_ns
         self._send_sign(Kind.PING, self._pings)
         self._sent = self.counters.frames_out
         self._sent_ns = now_ns
@@ -332,6 +337,7 @@ class Link:
 
     def _greet_dialling(self, greeting: Dialling, frame: Frame) -> bool:
         if not greeting.has_greeted and frame.kind != Kind.REFUSE:
+            self._ask_ns = self._clock.monotonic_ns()
             self.wire.write(greeting.on_challenge(frame))
             return False
         answer = greeting.on_answer(frame)
@@ -353,18 +359,20 @@ class Link:
                 if not self.congested:
                     self._send_sign(Kind.PONG, frame.request)
             elif frame.kind == Kind.PONG:
-                self._take_pong(frame.request)
+                if frame.request == self._pings and self._ask_ns:
+                    self._measure(self._clock.monotonic_ns())
             elif frame.kind <= CONTROL_KINDS_MAX:
                 raise ProtocolError(f"a frame of kind {frame.kind} on a link that is up")
         return [frame for frame in arrived if frame.kind > CONTROL_KINDS_MAX]
 
-    def _take_pong(self, request: int) -> None:
-        """The answer to a sign of life measures the way there and back; smoothed over some eight of them."""
-        if request == self._pings and self._ping_ns:
-            sample_ns = self._clock.monotonic_ns() - self._ping_ns
-            self._ping_ns = 0
-            before_ns = self.counters.round_trip_ns
-            self.counters.round_trip_ns = before_ns + (sample_ns - before_ns) // 8 if before_ns else sample_ns
+    def _measure(self, now_ns: int) -> None:
+        """The answer to a PING or in the handshake measures the way there and back; smoothed over some
+        eight.
+        """
+        # Never 0, which says that nothing was measured.
+        sample_ns, before_ns = max(now_ns - self._ask_ns, 1), self.counters.round_trip_ns
+        self._ask_ns = 0
+        self.counters.round_trip_ns = before_ns + (sample_ns - before_ns) // 8 if before_ns else sample_ns
 
 
 def _nobody(peer: NodeId, lane: int, arrived: Sequence[Frame]) -> None:

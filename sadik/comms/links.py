@@ -367,7 +367,8 @@ class Links:
         for links in self._up:
             if (other := links.get(node)) and other.identity.actor != identity.actor:
                 self._close(other, "the node has started again")
-        if lane == DATA and (resting := self._up[BULK].get(node)):
+        resting = self._up[BULK].get(node)
+        if lane == DATA and resting is not None and not self._is_live(resting):
             # What broke the data link before may have broken this one too.
             resting.wake(self._clock.monotonic_ns())
         known = self._dials.get((node, lane))
