@@ -35,6 +35,10 @@ class Wire(Protocol):
         """Take bytes in order; what the network does not take yet is queued without limit."""
         ...
 
+    def write_at_once(self, data: bytes) -> None:
+        """Take bytes in order, few and seldom, without waiting for more that could leave together."""
+        ...
+
     def queued_bytes(self) -> int: ...
 
     def close(self) -> None:
@@ -188,7 +192,7 @@ class Link:
         """The connection is there."""
         if isinstance(self._greeting, Dialled):
             self._ask_ns = self.opened_ns
-            self.wire.write(self._greeting.challenge())
+            self.wire.write_at_once(self._greeting.challenge())
 
     def send(self, frame: bytes) -> None:
         """Write a frame of a link that is up. The caller has looked at the queue."""
@@ -301,13 +305,16 @@ class Link:
     def _ping(self, now_ns: int) -> None:
         self._pings += 1
         self._ask_ns = self._pinged_ns = now_ns
-        self._send_sign(Kind.PING, self._pings)
+        self._send_signs([frames.encode(Kind.PING, self._pings, ())])
         self._sent = self.counters.frames_out
         self._sent_ns = now_ns
 
-    def _send_sign(self, kind: Kind, request: int) -> None:
-        self._signs += 1
-        self.send(frames.encode(kind, request, ()))
+    def _send_signs(self, signs: list[bytes]) -> None:
+        data = b"".join(signs)
+        self._signs += len(signs)
+        self.counters.frames_out += len(signs)
+        self.counters.bytes_out += len(data)
+        self.wire.write_at_once(data)
 
     def _greet(self, arrived: list[Frame]) -> list[Frame]:
         """Go on with the handshake; returns frames that came behind its end."""
@@ -332,13 +339,13 @@ class Link:
         if refusal := self._owner.on_greeted(self, greeted):
             self._owner.on_refused(self, refusal)
             return
-        self.wire.write(greeting.welcome())
+        self.wire.write_at_once(greeting.welcome())
         self._owner.on_up(self)
 
     def _greet_dialling(self, greeting: Dialling, frame: Frame) -> bool:
         if not greeting.has_greeted and frame.kind != Kind.REFUSE:
             self._ask_ns = self._clock.monotonic_ns()
-            self.wire.write(greeting.on_challenge(frame))
+            self.wire.write_at_once(greeting.on_challenge(frame))
             return False
         answer = greeting.on_answer(frame)
         if isinstance(answer, Refuse):
@@ -353,16 +360,18 @@ class Link:
 
     def _take_control(self, arrived: list[Frame]) -> list[Frame]:
         """Handle the link's own frames; returns the others."""
+        pongs: list[bytes] = []
         for frame in arrived:
             if frame.kind == Kind.PING:
-                # A peer that asks and does not read the answers must not fill our memory with them.
-                if not self.congested:
-                    self._send_sign(Kind.PONG, frame.request)
+                pongs.append(frames.encode(Kind.PONG, frame.request, ()))
             elif frame.kind == Kind.PONG:
                 if frame.request == self._pings and self._ask_ns:
                     self._measure(self._clock.monotonic_ns())
             elif frame.kind <= CONTROL_KINDS_MAX:
                 raise ProtocolError(f"a frame of kind {frame.kind} on a link that is up")
+        # A peer that asks and does not read the answers must not fill our memory with them.
+        if pongs and not self.congested:
+            self._send_signs(pongs)
         return [frame for frame in arrived if frame.kind > CONTROL_KINDS_MAX]
 
     def _measure(self, now_ns: int) -> None:

@@ -62,6 +62,7 @@ ATTEMPTS_A_LINE: Final = 30
 """Attempts that fail alike are logged once, and then every minute or so."""
 
 _MS: Final = 1_000_000
+_NEVER_NS: Final = 2**63
 _NOBODY: Final = NodeId("")
 
 
@@ -291,7 +292,7 @@ class Links:
             if now_ns - since_ns >= self._timeout_ns:
                 link.wire.abort()
         for dial in [*self._dials.values(), *self._introductions.values()]:
-            if now_ns >= dial.due_ns and not dial.pending:
+            if now_ns >= dial.due_ns:
                 self._dial_if_due(dial, now_ns)
 
     def begin(self) -> None:
@@ -483,6 +484,8 @@ class Links:
         if dial.pending or now_ns < dial.due_ns or not self._running:
             return
         if (dial.node or dial.found) in self._up[dial.lane]:
+            # Until that link is lost: see _redial.
+            dial.due_ns = _NEVER_NS
             return
         if not dial.node and (dial.found, dial.lane) in self._dials:
             self._abandon(dial)
