@@ -276,7 +276,7 @@ class Link:
         """A link that rests shows from now on whether it still works."""
         if self.resting:
             self.resting = False
-            self._awake_ns = self._used_ns = now_ns
+            self._awake_ns = self._used_ns = self._taken_ns = now_ns
 
     def end(self, *, gently: bool = False) -> None:
         """Take and tell nothing more; close the connection, gently once what is queued is sent."""

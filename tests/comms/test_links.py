@@ -237,6 +237,22 @@ def test_use_of_a_resting_link_shows_whether_it_works(answers: bool) -> None:
     run(story)
 
 
+def test_rest_is_not_held_against_a_queue_that_waits() -> None:
+    """What cannot be sent at once after a rest has as long as anything else."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await resting(world)
+        world.network.cut(a.name, b.name)
+        a.send(b, b"text", BULK)
+        world.run(TIMEOUT_MS // 2)
+        world.network.heal()
+        world.run(2 * TIMEOUT_MS)
+        assert b.texts(BULK) == [b"text"]
+        assert a.recorder.events == [("up", b.name)]
+
+    run(story)
+
+
 def test_resting_link_goes_with_the_silent_data_link() -> None:
     """Its sender learns at once that the node cannot be reached, as if there had been signs of life."""
 
