@@ -19,7 +19,7 @@ from sadik.sim.loop import Process, VirtualLoop
 from sadik.sim.network import Network
 from sadik.sim.outside import NodeClock, SeededEntropy, SimWorker, true_ms
 from sadik.sim.trace import Trace
-from sadik.sim.witness import Held, Witness, WitnessedEngine, address_of, watch_hints
+from sadik.sim.witness import Held, Witness, address_of, watch_data, watch_hints
 
 PEER_PORT: Final = 7381
 RESP_PORT: Final = 7379
@@ -163,7 +163,7 @@ class SimNode:
         self, config: NodeConfig, birth: BirthRecord, files: Any, clock: Any, entropy: Any
     ) -> Any:
         engine = open_engine(config, birth, files, clock, entropy)
-        return WitnessedEngine(engine, self._see, self._witness.attempt)
+        return watch_data(engine, self._see, self._witness.attempt)
 
     def _seen_by(self, node: Node) -> None:
         self._vnodes = node.vnodes
