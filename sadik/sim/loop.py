@@ -207,7 +207,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if context is None:
             context = contextvars.copy_context()
         handle = SimHandle(callback, args, context)
-        self._enlist(context.get(PROCESS, self.harness), handle)
+        process = context.get(PROCESS, self.harness)
+        if process.alive and not self._ended:
+            process.ready.append(handle)
+            if not process.listed:
+                process.listed = True
+                self._runnable.append(process)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -236,7 +241,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self._numbers += 1
                 heapq.heappush(self._timers, (when, self._numbers, handle, process))
             else:
-                self._enlist(process, handle)
+                process.ready.append(handle)
+                if not process.listed:
+                    process.listed = True
+                    self._runnable.append(process)
         return handle
 
     def post(
@@ -257,14 +265,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._timers[:] = [timer for timer in self._timers if not timer[2]._cancelled]
             heapq.heapify(self._timers)
             self._cancelled = 0
-
-    def _enlist(self, process: Process, handle: Due) -> None:
-        if not process.alive or self._ended:
-            return
-        process.ready.append(handle)
-        if not process.listed:
-            process.listed = True
-            self._runnable.append(process)
 
     # Tasks.
 

@@ -8,6 +8,7 @@ begin with empty ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from sadik.config import (
     ClusterConfig,
@@ -57,6 +58,7 @@ class Shape:
         """Of all machines."""
         return [f"n{number + 1}" for number in range(self.nodes + self.spares)]
 
+    @cache  # noqa: B019  (shapes are few)
     def config(self, number: int, *, everybody: bool = False) -> NodeConfig:
         """Of machine ``number``, counted from 0; its seeds are the first machine, or all others."""
         host = host_of(number)

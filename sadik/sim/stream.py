@@ -109,7 +109,8 @@ class Stream(asyncio.Transport):
         self._high = 64 * 1024 if high is None else high
 
     def get_write_buffer_size(self) -> int:
-        return max(0, self._unheard_bytes - WINDOW_BYTES)
+        unheard_bytes = self._unheard_bytes
+        return unheard_bytes - WINDOW_BYTES if unheard_bytes > WINDOW_BYTES else 0
 
     def write(self, data: Any) -> None:
         if self._closing or self._fin_sent or not self.process.alive or not data:
