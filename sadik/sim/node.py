@@ -15,7 +15,7 @@ from sadik.node.birth import BirthRecord
 from sadik.node.node import Node
 from sadik.settings import Address
 from sadik.sim.files import SimFiles
-from sadik.sim.loop import Process, VirtualLoop
+from sadik.sim.loop import Abandoned, Process, VirtualLoop
 from sadik.sim.network import Network
 from sadik.sim.outside import NodeClock, SeededEntropy, SimWorker, true_ms
 from sadik.sim.trace import Trace
@@ -152,7 +152,12 @@ class SimNode:
                 self._seen_by(serving.node)
                 self.serving = serving
                 self.on_start(self)
-                await self._stopping.wait()
+                try:
+                    await self._stopping.wait()
+                except Abandoned:
+                    # Nothing is closed in good order.
+                    end.pop_all()
+                    raise
         except (SadikError, OSError) as error:
             self.failure = f"{type(error).__name__}: {error}"
         finally:
