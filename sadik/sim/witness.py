@@ -8,8 +8,7 @@ too much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -81,9 +80,7 @@ class Witness:
         if not mints:
             return
         self._newest[actor] = max(one.stamp for one in mints)
-        # A delete has read what other replicas hold, too: it covers all that its set knows.
-        base = None if any(one.flags & versions.TOMBSTONE for one in mints) else held()
-        known = entries if base is None else versions.decode(base)[0] if base else ()
+        own = self._own(actor, entries, mints, held)
         for one in mints:
             minted = Minted(
                 self._now_ms(),
@@ -92,12 +89,27 @@ class Witness:
                 (actor, one.stamp),
                 bytes(one.payload),
                 bool(one.flags & versions.TOMBSTONE),
-                tuple((who, min(stamp, one.stamp - 1) if who == actor else stamp) for who, stamp in known),
+                tuple((who, min(own, one.stamp - 1) if who == actor else stamp) for who, stamp in entries),
                 len(values) - 1,
             )
             self.minted.append(minted)
             if not minted.tombstone:
                 self.by_value.setdefault(minted.value, []).append(minted)
+
+    def _own(
+        self,
+        actor: int,
+        entries: versions.Entries,
+        mints: Sequence[versions.Value],
+        held: Callable[[], Buffer | None],
+    ) -> int:
+        """The newest stamp of the minting actor that a write covers. What others have minted the set knows
+        from them; of its own actor it may say what it has lost.
+        """
+        base = None if any(one.flags & versions.TOMBSTONE for one in mints) else held()
+        # A delete has read what other replicas hold, too: its set is believed.
+        known = entries if base is None else versions.decode(base)[0] if base else ()
+        return dict(known).get(actor, 0)
 
 
     @contextmanager
