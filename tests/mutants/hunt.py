@@ -1,0 +1,83 @@
+"""Looks for the seed that catches a mutant, and shows that the shipped code passes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sadik.sim.checkers import Violation
+from sadik.sim.cluster import formed_disks
+from sadik.sim.profiles import draw_plan
+from sadik.sim.run import Result, run_plan
+from tests.mutants.mutant import Mutant
+
+SEEDS_MAX = 5000
+"""A mutant that lives longer than so many seeds has survived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """Attributes:
+    seeds: How many were run, the catching one included.
+    profile, seed: Of the run that caught it; ``""`` and -1 if none did.
+    violations: What that run showed, of the invariants that count.
+    others: Invariants that it broke beside.
+    false_alarm: What the shipped code shows under the same seed: nothing, or the catch says nothing.
+    """
+
+    mutant: Mutant
+    seeds: int
+    cpu_s: float
+    profile: str = ""
+    seed: int = -1
+    violations: tuple[Violation, ...] = ()
+    others: tuple[str, ...] = ()
+    false_alarm: tuple[Violation, ...] = ()
+
+    @property
+    def caught(self) -> bool:
+        return self.seed >= 0 and not self.false_alarm
+
+    @property
+    def invariants(self) -> tuple[str, ...]:
+        """By which it was caught."""
+        return tuple(dict.fromkeys(one.invariant for one in self.violations))
+
+
+def hunt(
+    mutant: Mutant, seeds_max: int = SEEDS_MAX, progress: Callable[[int], None] = lambda seeds: None
+) -> Hunt:
+    """Run seeds in order, the mutant's profiles in turn, until an invariant that counts is broken.
+
+    Args:
+        progress: Called with the number of seeds so far.
+    """
+    began_s = time.process_time()
+    for number in range(seeds_max):
+        profile = mutant.profiles[number % len(mutant.profiles)]
+        seed = number // len(mutant.profiles)
+        result = run_mutated(mutant, seed, profile)
+        progress(number + 1)
+        found = tuple(one for one in result.violations if one.invariant in mutant.caught_by)
+        if found:
+            sound = run_plan(draw_plan(seed, profile))
+            return Hunt(
+                mutant,
+                number + 1,
+                time.process_time() - began_s,
+                profile,
+                seed,
+                found,
+                tuple(sorted({one.invariant for one in result.violations} - set(mutant.caught_by))),
+                tuple(sound.violations),
+            )
+    return Hunt(mutant, seeds_max, time.process_time() - began_s)
+
+
+def run_mutated(mutant: Mutant, seed: int, profile: str) -> Result:
+    """One seed with the mutant planted. The disks that it begins on were made by the shipped code."""
+    plan = draw_plan(seed, profile)
+    formed_disks(plan.shape)
+    with mutant.planted():
+        return run_plan(plan)
