@@ -19,6 +19,7 @@ from sadik.sim.history import (
     Fault,
     FaultKind,
     History,
+    MemberSeen,
     NodeEnd,
     Operation,
     Owners,
@@ -92,6 +93,7 @@ class World:
         self._formed = disks is not None
         self._runs: dict[str, Run] = {}
         self._suspected: dict[str, dict[NodeId, Suspicion]] = {}
+        self._known: dict[tuple[str, str], tuple[int, str]] = {}
         self._held: dict[str, list[StoredSet]] = {}
         self._nemesis = Nemesis(
             self.cluster,
@@ -326,6 +328,17 @@ class World:
             self.history.add(one)
 
         node.node.peers.watch(on_up, on_down)
+        node.node.members.subscribe(lambda view: self._note_members(node))
+        self._note_members(node)
+
+    def _note_members(self, node: SimNode) -> None:
+        """Write down what the node knows of members, where it is not what it knew before."""
+        for peer in self.cluster.nodes:
+            member = node.node.members.member(NodeId(peer))
+            known = self._known.get((node.name, peer))
+            if member is not None and known != (seen := (member.incarnation, member.state)):
+                self._known[node.name, peer] = seen
+                self.history.add(MemberSeen(node.name, peer, self.now_ms(), *seen))
 
     def _on_end(self, node: SimNode, whole: bool) -> None:
         """A node is about to be gone; ``whole``: its disk keeps what it has."""
@@ -379,6 +392,7 @@ class World:
         self._fill_in_dots()
         for node in cluster.up():
             self._count(node)
+            self._note_members(node)
             self._close_run(node)
             accounts = node.node.hints.statistics()
             layout = node.node.members.state.layout

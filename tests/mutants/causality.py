@@ -19,22 +19,21 @@ from sadik.storage.log_engine import LogEngine
 from tests.mutants.mutant import Shim, mutant, replaced
 
 
-@mutant("Z1", caught_by=("D1", "D2"), profiles=("disks",))
+@mutant("Z1", caught_by=("D1", "D2"), profiles=("rot",))
 def actor_kept_after_a_loss() -> Iterator[None]:
     """riak_kv#679, the lost clock. A vnode whose copy of a key is gone, by rot here, coordinates the next
     write under the same actor. What it minted before looks dominated to all others, who drop it."""
-    redraw = Vnodes._redraw_actor_after_loss
-
-    def keep(self: Vnodes) -> None:
-        actor = self.actor
-        redraw(self)
-        self.actor = actor
-
-    with replaced(Vnodes, "_redraw_actor_after_loss", keep):
+    with replaced(Vnodes, "_redraw_actor", _note_losses):
         yield
 
 
-@mutant("Z2", caught_by=("D1", "D2"), profiles=("fallbacks", "network"))
+def _note_losses(vnodes: Vnodes) -> None:
+    vnodes._losses_known = vnodes.engine.losses
+    if vnodes.trees is not None:
+        vnodes.trees.rebuild()
+
+
+@mutant("Z2", caught_by=("D1", "D2"), profiles=("flapping",))
 def fallback_forgets_what_it_minted() -> Iterator[None]:
     """kv679, the flavour of fallbacks. A fallback hands its hints over and forgets them, clock and all; the
     next write that it coordinates, under the same actor, seems to have seen it."""
@@ -42,28 +41,22 @@ def fallback_forgets_what_it_minted() -> Iterator[None]:
         yield
 
 
-@mutant("Z3", caught_by=("D1", "D2", "S5"), profiles=("disks",))
+@mutant("Z3", caught_by=("D1", "D2", "S5"), profiles=("rot",))
 def merge_takes_an_error_for_absence() -> Iterator[None]:
     """kv679_fb2. A write that another node coordinates, or a handoff, meets a record that cannot be read and
     takes it for absent; no loss is noted, and the actor stays. The next write coordinated here covers what
     was lost. Riak had it even with actor epochs."""
-    merge = Vnodes._merge_some
+    merge = Vnodes._merge
 
     def blind(self: Vnodes, *arguments: Any) -> Any:
-        def note_only() -> None:
-            self._losses_known = self.engine.losses
-
-        self.__dict__["_redraw_actor_after_loss"] = note_only
-        try:
+        with replaced(Vnodes, "_redraw_actor", _note_losses):
             return merge(self, *arguments)
-        finally:
-            del self.__dict__["_redraw_actor_after_loss"]
 
-    with replaced(Vnodes, "_merge_some", blind):
+    with replaced(Vnodes, "_merge", blind):
         yield
 
 
-@mutant("S5", caught_by=("S5", "Q1", "D1", "D2", "T1"), profiles=("disks",))
+@mutant("S5", caught_by=("S5", "Q1", "D1", "D2", "T1"), profiles=("rot", "disks"))
 def errors_are_answered_as_absence() -> Iterator[None]:
     """What Riak's kv679 and CORDS have in common: a read that fails is answered by "not found". It counts
     towards R, and no loss is noted."""

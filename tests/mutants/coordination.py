@@ -9,7 +9,7 @@ import numpy as np
 
 from sadik.errors import QuorumMissed
 from sadik.kernels import resp, versions
-from sadik.node.coordinator import core, flight
+from sadik.node.coordinator import core, under_way
 from sadik.node.coordinator.outcomes import Answers
 from sadik.node.coordinator.plain import PlainRequests
 from sadik.node.coordinator.quorum import Needs
@@ -46,7 +46,7 @@ def _acknowledge(turn: Turn, chosen: Any) -> None:
         turn.fill(writes, Part(bytes((versions.OK,)) * len(writes), b"", nothing, nothing, {}))
 
 
-@mutant("Z7", caught_by=("D4", "D1"), profiles=("network", "crashes"))
+@mutant("Z7", caught_by=("D4", "D1"), profiles=("fallbacks", "crashes"))
 def a_lost_forward_is_coordinated_again() -> Iterator[None]:
     """riak_kv#1046. A forward whose answer does not come is coordinated a second time, by another node: one
     write has two dots, and is its own sibling."""
@@ -91,18 +91,18 @@ def a_timeout_is_called_a_failure() -> Iterator[None]:
     def definite(text: str, *, maybe_applied: bool, **named: Any) -> QuorumMissed:
         return QuorumMissed(text.replace("may have been applied", "nothing was done"), **named)
 
-    with replaced(flight, "QuorumMissed", definite):
+    with replaced(under_way, "QuorumMissed", definite):
         yield
 
 
-@mutant("Q1", caught_by=("Q1", "S5"), profiles=("calm", "three"), fast=True)
+@mutant("Q1", caught_by=("Q1", "S5"), profiles=("strict",))
 def a_read_is_answered_before_r() -> Iterator[None]:
     """The first answer to a read is taken for the answer: R is not waited for."""
     with _needs(lambda need: need._replace(r=1)):
         yield
 
 
-@mutant("Q1", "D2", caught_by=("Q1", "D2", "S5"), profiles=("calm", "three"), fast=True)
+@mutant("Q1", "D2", caught_by=("Q1", "D2", "S5"), profiles=("strict",), fast=True)
 def a_write_is_acknowledged_before_w() -> Iterator[None]:
     """The coordinator's own replica is enough: the others' are counted when their frames leave."""
     with _needs(lambda need: need._replace(w=1)):

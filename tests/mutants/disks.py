@@ -92,7 +92,7 @@ def a_failed_sync_is_swallowed() -> Iterator[None]:
         yield
 
 
-@mutant("Z23", caught_by=("S4", "D5"), profiles=("disks",))
+@mutant("Z23", caught_by=("S4", "D5"), profiles=("rot",))
 def rotten_values_are_read_and_spread() -> Iterator[None]:
     """CORDS (FAST 2017). A value whose checksum does not fit is read all the same; read repair and exchange
     then copy it over good ones."""

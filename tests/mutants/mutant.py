@@ -13,7 +13,8 @@ from sadik.sim.profiles import PROFILES
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """Attributes:
-    bugs: Rows of FACTS 4.2, or of 4.1 where no historic bug is known by name.
+    rows: Historic bugs by their numbers (``catalogue.ROWS``), or invariants where no such bug is known by
+        name.
     name: What is wrong, in a few words.
     story: The bug in its history, and what stands for it here.
     caught_by: Invariants, any of which tells that it was found; others do not count.
@@ -22,7 +23,7 @@ class Mutant:
     fast: It is found within seconds, so every test run plants it.
     """
 
-    bugs: tuple[str, ...]
+    rows: tuple[str, ...]
     name: str
     story: str
     caught_by: tuple[str, ...]
@@ -35,7 +36,7 @@ Planting = Callable[[], Iterator[None]]
 
 
 def mutant(
-    *bugs: str,
+    *rows: str,
     caught_by: tuple[str, ...],
     profiles: tuple[str, ...] = ("default",),
     fast: bool = False,
@@ -48,7 +49,7 @@ def mutant(
 
     def make(planting: Planting) -> Mutant:
         return Mutant(
-            bugs,
+            rows,
             planting.__name__.replace("_", " "),
             " ".join((planting.__doc__ or "").split()),
             caught_by,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from sadik.errors import CorruptRecord
 from sadik.ids import NodeId
 from sadik.members.view import View
 from sadik.node import collection
 from sadik.node.items import Item
 from sadik.node.repair.exchange.comparison import Comparison
-from sadik.node.repair.hint_accounts import Owner
+from sadik.node.repair.hint_accounts import LEDGER_SPACE, Owner
 from sadik.node.repair.hint_format import Content, decode
 from sadik.node.repair.hints import HintStore
 from sadik.node.repair.replay.service import HintReplay
+from sadik.storage.engine import Entry
 from tests.mutants.mutant import mutant, replaced
 
 _AAE_TIMER_NS = 15 * 60 * 1_000_000_000
@@ -63,34 +63,33 @@ def a_corrupt_hint_is_tried_for_ever() -> Iterator[None]:
     """Scylla#4364. What cannot be read among hints is neither dropped nor reported: every round begins with
     it, and fails again."""
 
-    def keep(self: Any, owner: Owner, place: bytes, value: Any) -> Content | None:
-        try:
-            return decode(value) if value is not None else None
-        except CorruptRecord:
-            return None
+    def keep(self: Any, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Content]]:
+        for entry in entries:
+            owner = self._accounts.of_space(entry.space)
+            if owner is not None and entry.space != LEDGER_SPACE and entry.value is not None:
+                yield entry, decode(entry.value)
 
-    with replaced(HintStore, "_decoded", keep):
+    with replaced(HintStore, "_readable", keep):
         yield
 
 
 @mutant("Z16", caught_by=("H1",), profiles=("hints",))
 def a_corrupt_hint_is_nobodys_loss() -> Iterator[None]:
-    """Scylla#31602. The flag that said "corrupt" is overwritten: hints that could not be read are taken for
-    delivered, and nobody compares what they were for."""
+    """Scylla#31602. The flag that said "corrupt" is overwritten: hints that could not be read are
+    gone without an account, and nobody compares what they were for."""
     drop = HintStore._drop
 
-    def pretend(self: Any, owner: Owner, places: Sequence[bytes]) -> None:
-        accounts = self._accounts
-        dropped = accounts.dropped
+    def forget(self: Any, owner: Owner, places: Sequence[bytes]) -> None:
+        dropped, lost = self._accounts.dropped, self._on_lost
+        self._on_lost = lambda node, prefix: None
         drop(self, owner, places)
-        accounts.delivered += accounts.dropped - dropped + 1
-        accounts.dropped = dropped
+        self._on_lost, self._accounts.dropped = lost, dropped
 
-    with replaced(HintStore, "_drop", pretend):
+    with replaced(HintStore, "_drop", forget):
         yield
 
 
-@mutant("H1", caught_by=("H1", "D2", "C1", "T1"), profiles=("fallbacks",))
+@mutant("H1", caught_by=("H1", "D2", "C1", "T1"), profiles=("flapping", "fallbacks"))
 def hints_go_without_an_answer() -> Iterator[None]:
     """A hint is removed when it has been sent, not when its owner has it durably."""
     ask = HintReplay._ask
@@ -118,7 +117,7 @@ def hints_go_to_the_wrong_node() -> Iterator[None]:
         yield
 
 
-@mutant("Z19", caught_by=("T1", "D2"), profiles=("deletes",))
+@mutant("Z19", caught_by=("T1", "D2"), profiles=("absence",))
 def tombstones_go_at_once() -> Iterator[None]:
     """Cassandra's gc_grace. A tombstone is collected before every replica has it; a node that was away comes
     back with what was deleted."""

@@ -115,7 +115,7 @@ def _refusing(
             if guilty:
                 text = f"{name(one)} was acknowledged by {', '.join(guilty)}, {what}"
                 found.append(Violation(invariant, text, (one.number,), one.key))
-    for one, could in starved(oracle, kind, whole):
+    for one, could in starved(oracle, kind, whole, parts):
         text = f"{name(one)} was acknowledged, and only {could} nodes were not of those {what}"
         found.append(Violation(invariant, text, (one.number,), one.key))
     return found

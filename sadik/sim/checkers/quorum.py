@@ -142,9 +142,15 @@ def _moves(oracle: Oracle) -> bool:
     return any(fault.kind == "layout" for fault in oracle.history.faults)
 
 
-def starved(oracle: Oracle, kind: FaultKind, detail: str) -> Iterator[tuple[Operation, int]]:
+def starved(
+    oracle: Oracle, kind: FaultKind, whole: str, parts: tuple[str, str]
+) -> Iterator[tuple[Operation, int]]:
     """Acknowledged writes for which too few nodes were free of a fault of their disk all the while, with how
     many could have stored them.
+
+    Args:
+        whole: The fault's detail where it is of all that a node writes.
+        parts: Where it is of primaries' data alone, and of hints alone.
     """
     if not any(fault.kind == kind for fault in oracle.history.faults) or _moves(oracle):
         return
@@ -152,7 +158,11 @@ def starved(oracle: Oracle, kind: FaultKind, detail: str) -> Iterator[tuple[Oper
         if not one.writes or one.outcome != "done":
             continue
         reach = Reach(oracle, one)
-        failing = reach.failing(kind, detail)
+        failing = reach.failing(kind, whole)
+        if one.key in oracle.owners:
+            owners = set(oracle.owners[one.key])
+            failing |= reach.failing(kind, parts[0]) & owners
+            failing |= reach.failing(kind, parts[1]) - owners
         if failing:
             sound = [node for node in oracle.setup.nodes if node not in failing]
             could = reach.most(sound, oracle.setup.nodes)

@@ -226,6 +226,18 @@ def test_an_acknowledgement_that_too_few_nodes_can_have_made_is_reported(
         assert bool(found(history, invariant)) is wrong
 
 
+@pytest.mark.parametrize(("detail", "wrong"), [("data", True), ("hints", False)])
+def test_primaries_store_in_the_engine_of_the_data_alone(detail: str, wrong: bool) -> None:
+    """Where the acknowledgement names nobody, and where the key lies is known."""
+    store = ModelStore()
+    write = store.write()
+    write.primaries = ()
+    fault = Fault("sync_failed", write.start_ms - 1, write.end_ms + 1, ("n1", "n3"), detail=detail)
+    store.history.add(fault)
+    history = store.finish()
+    assert bool(found(history, "S6")) is wrong
+
+
 def test_a_full_disk_with_room_for_a_little_may_acknowledge() -> None:
     """What it acknowledges and does not keep is lost (S1, D2)."""
     history, _ = acknowledged("full", ("n1",), "100")
