@@ -20,7 +20,7 @@ DOWN: tuple[FaultKind, ...] = ("crash", "power_cut", "derived", "wiped", "restor
 """What a node is started again after."""
 NOT_YET = float("inf")
 _ROOM_BYTES = 4096
-_NEWEST_BYTES = 2048
+_NEWEST_BYTES = (2048, 512)
 _SLOWER = 30
 
 
@@ -235,7 +235,7 @@ class Nemesis:
         # What is read is mostly what was written last.
         path = rng.choice((rng.choice(paths), max(paths, key=lambda path: len(node.disk.content(path)))))
         size = len(node.disk.content(path))
-        first = max(0, size - rng.choice((size, _NEWEST_BYTES)))
+        first = max(0, size - rng.choice((size, *_NEWEST_BYTES)))
         for _ in range(rng.choice((1, 1, 3, 12))):
             node.disk.flip(path, rng.randrange(first, size), 1 << rng.randrange(8))
         return True

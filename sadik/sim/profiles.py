@@ -38,7 +38,7 @@ class Profile:
     core: Share of runs in which a node never comes back.
     everybody: Share of power cuts that strike all nodes at once, where every acknowledgement is durable.
     partial: Share of cuts in the network beside which some node still sees both sides.
-    flaps: How often a split comes back, between the same nodes.
+    flaps: How often a split comes, between the same nodes. rots: How often the disk that rots does.
     """
 
     faults: tuple[FaultKind, ...] = (*NETWORK, *PROCESS, *DISK, *LOSSES)
@@ -54,6 +54,7 @@ class Profile:
     everybody: float = 0.2
     partial: float = 0.0
     flaps: int = 1
+    rots: int = 1
 
 
 PROFILES: Final[dict[str, Profile]] = {
@@ -84,6 +85,7 @@ PROFILES: Final[dict[str, Profile]] = {
         calm=0.0,
         zones=False,
         flaps=2,
+        rots=8,
     ),
     "strict": Profile(faults=(*NETWORK, "crash", "pause"), shape=Shape(nodes=3), zones=False),
     "flapping": Profile(
@@ -207,6 +209,9 @@ def _draw(
 ) -> Disturbance:
     at_s = rng.uniform(0.05, profile.horizon_s * 0.9)
     lasts_s = rng.choice((0.1, 0.5, 1.0, 1.5)) * rng.uniform(0.5, 1.5)
+    if kind == "flip":
+        # Bits turn when it begins and when it ends.
+        lasts_s /= profile.rots
     if profile.horizon_s > 10:
         lasts_s *= profile.horizon_s / 2
     lasts_s = min(lasts_s, profile.horizon_s * 1.2 - at_s)
@@ -228,11 +233,12 @@ def _draw(
 
 def _flaps(rng: random.Random, one: Disturbance, profile: Profile) -> Iterator[Disturbance]:
     """The same again, a short while after the one before was over."""
-    for _ in range(profile.flaps - 1 if one.kind == "split" else 0):
+    times = {"split": profile.flaps, "flip": profile.rots}.get(one.kind, 1)
+    for _ in range(times - 1):
         at_s = one.at_s + one.lasts_s + rng.uniform(0.02, 0.5)
         if at_s >= profile.horizon_s:
             return
-        one = replace(one, at_s=at_s)
+        one = replace(one, at_s=at_s, amount=rng.getrandbits(30))
         yield one
 
 
