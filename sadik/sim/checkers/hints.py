@@ -15,20 +15,14 @@ def hints_are_accounted_for(oracle: Oracle) -> list[Violation]:
     layout that stays a node holds keys of its own alone.
     """
     end = oracle.history.end
-    found: list[Violation] = []
-    found += _strangers(oracle)
+    found = [] if any(fault.kind == "layout" for fault in oracle.history.faults) else _strays(oracle)
     for node in [] if end is None else end.nodes:
         if node.hints is not None:
             found += [Violation("H1", f"{node.node}: {text}") for text in _wrong(oracle, node, node.hints)]
     return found
 
 
-def _strangers(oracle: Oracle) -> list[Violation]:
-    """Keys that a node holds and is no primary of. Where the layout changed it may still have to hand them
-    over.
-    """
-    if any(fault.kind == "layout" for fault in oracle.history.faults):
-        return []
+def _strays(oracle: Oracle) -> list[Violation]:
     return [
         Violation("H1", f"{node} holds {key!r}, of which it is no primary", (), key)
         for node, sets in oracle.held.items()
