@@ -17,6 +17,7 @@ from sadik.errors import StorageFull
 from sadik.kernels import versions
 from sadik.kernels.buffers import Buffer
 from sadik.node.repair import hint_format
+from sadik.node.repair.hints import Hint
 from sadik.sim.history import Dot
 from sadik.storage.engine import DIGEST_BYTES
 
@@ -191,6 +192,18 @@ def watch_hints(
 
     engine.write_batch = write_batch
     return engine
+
+
+def watch_deliveries(store: Any, see: Callable[[Sequence[Hint]], None]) -> None:
+    """Have hints looked at that are about to go from a ``HintStore``, since their owner has taken them."""
+    delivered = store.delivered
+
+    def look(hints: Sequence[Hint]) -> int:
+        see(hints)
+        gone: int = delivered(hints)
+        return gone
+
+    store.delivered = look
 
 
 def _written(

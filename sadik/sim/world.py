@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from sadik.comms.transport import Identity
 from sadik.ids import NodeId
+from sadik.kernels import versions
+from sadik.node.repair.hints import Hint
 from sadik.sim.client import Journal, SimClient
 from sadik.sim.cluster import NotInTime, SimCluster
 from sadik.sim.faults import CrashPoint
@@ -37,14 +41,18 @@ from sadik.sim.node import SimNode
 from sadik.sim.outside import SeededEntropy, true_ms
 from sadik.sim.plan import Plan, Step
 from sadik.sim.session_client import SessionClient
+from sadik.sim.shape import MIB
 from sadik.sim.sometimes import Sometimes
 from sadik.sim.trace import Trace
+from sadik.sim.witness import address_of, watch_deliveries
 
 READY_S: Final = 20.0
 EQUAL_S: Final = 30.0
 ROT: Final[tuple[FaultKind, ...]] = ("flip", "torn", "sync_failed", "eio")
 """After these a disk may be so damaged that a node refuses to start on it."""
 DAMAGE: Final[tuple[FaultKind, ...]] = (*ROT, "wiped", "restored")
+LOSSES: Final[tuple[FaultKind, ...]] = (*DAMAGE, "power_cut", "full")
+"""After these a disk may have less than its node has said."""
 """After these a disk has not what it had."""
 _OVERTIME: Final = 1.5
 """Clients give up what they had still to do after so many horizons."""
@@ -330,6 +338,22 @@ class World:
         node.node.peers.watch(on_up, on_down)
         node.node.members.subscribe(lambda view: self._note_members(node))
         self._note_members(node)
+        watch_deliveries(node.node.hints, partial(self._see_delivered, node))
+
+    def _see_delivered(self, node: SimNode, hints: Sequence[Hint]) -> None:
+        """What a hint was kept for is there when the hint goes, unless a disk may have lost it since."""
+        for hint in hints:
+            owner = self.cluster.nodes[str(hint.owner)]
+            if hint.set is None or not owner.up:
+                continue
+            if any(one.kind in LOSSES and owner.name in one.nodes for one in self.history.faults):
+                continue
+            held = bytes(owner.node.engine.read_batch(1, hint.digest, MIB).data)
+            if versions.merge(held, hint.set) != held:
+                key = address_of(hint.name)[1]
+                self.findings.add(
+                    "H1", f"{node.name} drops a hint of {key!r} that {owner.name} has not taken"
+                )
 
     def _note_members(self, node: SimNode) -> None:
         """Write down what the node knows of members, where it is not what it knew before."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from sadik.sim.checkers.oracle import ENDS, Oracle, Violation
-from sadik.sim.history import Fault, Run, Suspicion
+from sadik.sim.history import Fault, FaultKind, Run, Suspicion
+
+_REPLACED: Final[tuple[FaultKind, ...]] = ("wiped", "restored", "copied")
+_FORGETFUL: Final[tuple[FaultKind, ...]] = ("power_cut", "sync_failed", "full", "eio", "flip", "torn")
 
 
 def the_layout_is_agreed(oracle: Oracle) -> list[Violation]:
@@ -92,17 +96,21 @@ def _is_well(oracle: Oracle, node: str, start_ms: float, end_ms: float) -> bool:
 
 def nobody_comes_back_older(oracle: Oracle) -> list[Violation]:
     """M3: a node that left is nobody's member again, and what a node knows of a member's incarnation never
-    falls, unless its own disk, or the member's, was replaced by an older one or none.
+    falls, unless its own disk, or the member's, was replaced by an older one or none, or its own may not
+    have kept what it had learned: nobody waits for a sync of that, and gossip tells it again.
     """
     found: list[Violation] = []
     known: dict[tuple[str, str], tuple[float, int]] = {}
-    replaced = [one for one in oracle.history.faults if one.kind in ("wiped", "restored", "copied")]
+    replaced = [one for one in oracle.history.faults if one.kind in _REPLACED]
+    forgotten = [one for one in oracle.history.faults if one.kind in _FORGETFUL]
     for seen in sorted(oracle.history.members, key=lambda one: one.at_ms):
         before = known.get((seen.by, seen.node))
         excused = before is not None and any(
             _between(fault, node, before[0], seen.at_ms)
-            for fault in replaced
-            for node in (seen.by, seen.node)
+            for fault, node in [
+                *((one, seen.by) for one in (*replaced, *forgotten)),
+                *((one, seen.node) for one in replaced),
+            ]
         )
         if before is not None and seen.incarnation < before[1] and not excused:
             text = f"{seen.by} knew incarnation {before[1]} of {seen.node}, and later {seen.incarnation}"

@@ -467,6 +467,15 @@ def test_an_incarnation_that_falls_is_reported_unless_a_disk_was_replaced() -> N
     assert found(history, "M3") == []
 
 
+@pytest.mark.parametrize(("node", "excused"), [("n1", True), ("n2", False)])
+def test_what_a_node_learned_of_others_may_be_lost_with_its_power(node: str, excused: bool) -> None:
+    history = settled()
+    history.add(MemberSeen("n1", "n2", 10, 5))
+    history.add(Fault("power_cut", 15, 15, nodes=(node,)))
+    history.add(MemberSeen("n1", "n2", 20, 4))
+    assert (found(history, "M3") == []) is excused
+
+
 def test_a_node_that_left_and_is_back_is_reported() -> None:
     history = settled()
     history.add(Removed("n3", 0))
