@@ -9,6 +9,7 @@ too much.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -110,7 +111,6 @@ class Witness:
         # A delete has read what other replicas hold, too: its set is believed.
         known = entries if base is None else versions.decode(base)[0] if base else ()
         return dict(known).get(actor, 0)
-
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
