@@ -15,16 +15,20 @@ def hints_are_accounted_for(oracle: Oracle) -> list[Violation]:
     layout that stays a node holds keys of its own alone.
     """
     end = oracle.history.end
-    found: list[Violation] = []
-    moves = any(fault.kind == "layout" for fault in oracle.history.faults)
-    for node, sets in {}.items() if moves else oracle.held.items():
-        for key in sets:
-            if node not in oracle.owners.get(key, (node,)):
-                found.append(Violation("H1", f"{node} holds {key!r}, of which it is no primary", (), key))
+    found = [] if any(fault.kind == "layout" for fault in oracle.history.faults) else _strays(oracle)
     for node in [] if end is None else end.nodes:
         if node.hints is not None:
             found += [Violation("H1", f"{node.node}: {text}") for text in _wrong(oracle, node, node.hints)]
     return found
+
+
+def _strays(oracle: Oracle) -> list[Violation]:
+    return [
+        Violation("H1", f"{node} holds {key!r}, of which it is no primary", (), key)
+        for node, sets in oracle.held.items()
+        for key in sets
+        if node not in oracle.owners.get(key, (node,))
+    ]
 
 
 def _wrong(oracle: Oracle, node: NodeEnd, hints: Hints) -> list[str]:
