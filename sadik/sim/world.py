@@ -48,8 +48,13 @@ DAMAGE: Final[tuple[FaultKind, ...]] = (*ROT, "wiped", "restored")
 _OVERTIME: Final = 1.5
 """Clients give up what they had still to do after so many horizons."""
 _ATTEMPTS: Final = 6
-"""To read or write a key when all is well: a packet may still take a hundred times as long."""
+"""To read or write a key when all is well: a packet that was sent before may still be under way."""
 _POLL_S: Final = 0.1
+
+
+def _pause_s(attempt: int) -> float:
+    """Before the next one: a link that a packet has broken is up again in half a second or so."""
+    return _POLL_S * (1 + attempt)
 
 
 @dataclass
@@ -186,6 +191,7 @@ class World:
     async def _heal(self) -> tuple[float, float]:
         """All is well again: since when, and when all nodes knew of each other again, or -1."""
         cluster = self.cluster
+        cluster.network.clear_up()
         for number in self.plan.lost:
             self._lose(list(cluster.nodes.values())[number])
         healed_ms = self.now_ms()
@@ -242,6 +248,7 @@ class World:
                     await client.take(Step(client.number, 0, "rmw", (int(key[1:]),), node))
                     if all(one.outcome == "done" for one in self.history.operations[asked:]):
                         break
+                    await asyncio.sleep(_pause_s(attempt))
 
         work = self.loop.spawn(client.process, use(), "core")
         await self.cluster.wait_until(work.done, "the core is used", 60)
@@ -277,7 +284,7 @@ class World:
                     node = nodes[(number + attempt) % len(nodes)]
                     if (await reader.read(node, key, primaries=primaries)).outcome == "done":
                         break
-                    await asyncio.sleep(_POLL_S)
+                    await asyncio.sleep(_pause_s(attempt))
                 else:
                     self.findings.add("C2", f"{key!r} could not be read after everything was healed")
 
