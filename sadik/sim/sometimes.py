@@ -26,7 +26,7 @@ RARE: Final[Mapping[str, str]] = {
     "resurrection tried": "a wiped, old or copied disk joined again",
     "connection broken in flight": "a request was under way when its connection broke",
     "node lost for good": "a node never came back, and the others went on",
-    "stale read noticed": "a session was shown less than it had seen, and said so",
+    "stale read noticed": "a session was shown less than it had seen, and asked again or said so",
     "clock behind": "a node's clock was behind what it had stamped",
 }
 """What a campaign must reach, by name, with what it means."""

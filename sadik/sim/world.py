@@ -165,9 +165,10 @@ class World:
         steps: list[list[Step]] = [[] for _ in range(plan.clients)]
         for step in plan.steps:
             steps[step.client].append(step)
+        clients = [self._client(number) for number in range(plan.clients)]
         works = [
             self.loop.spawn(client.process, client.run(steps[client.number], until_s), "client")
-            for client in map(self._client, range(plan.clients))
+            for client in clients
         ]
         await self._nemesis.run(plan.disturbances)
         await self.cluster.wait_until(
@@ -178,6 +179,7 @@ class World:
         for work in works:
             # A bug of the simulator shows here.
             work.result()
+        self.sometimes.see("stale read noticed", sum(client.stale_reads for client in clients))
 
     def _client(self, number: int) -> SimClient:
         addresses = [(node.name, node.address) for node in self.cluster.nodes.values()]
@@ -476,8 +478,6 @@ class World:
         mortal = {operation.key for operation in self.history.operations if operation.ttl_ms >= 0}
         deleted = {operation.key for operation in self.history.operations if operation.deletes}
         for operation in self.history.operations:
-            if operation.reason.startswith("StaleRead"):
-                see("stale read noticed")
             if operation.kind == "read" and operation.context and not operation.values:
                 see("expired", int(operation.key in mortal - deleted))
             if len(operation.values) > 2:
