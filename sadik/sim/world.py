@@ -125,6 +125,8 @@ class World:
         else:
             await cluster.form()
         await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
+        # Of two that dial each other at the very start one gives its link up.
+        self.history.suspicions.clear()
         await self._disturb()
         healed_ms, agreed_ms = await self._heal()
         if self.plan.lost:
@@ -156,6 +158,10 @@ class World:
             hint_life_ms=shape.hint_age_ms,
             converge_within_ms=1000 * EQUAL_S,
             agree_within_ms=1000 * READY_S,
+            # Where packets may take a hundred times as long nobody can tell them from silence.
+            detect_within_ms=0
+            if plan.weather.slow
+            else shape.peer_timeout_ms + 2 * shape.heartbeat_interval_ms,
         )
 
     async def _disturb(self) -> None:
@@ -323,8 +329,14 @@ class World:
         )
 
     def _watch(self, node: SimNode) -> None:
-        """Write down whom the node takes for down, which it may do without a fault: packets are slow."""
+        """Write down whom the node takes for down, which it may do without a fault: packets are slow. Whom it
+        has not met since it was started again is as good as down.
+        """
         suspected = self._suspected[node.name] = {}
+        for name in self.plan.shape.names[: self.plan.shape.nodes] if node.runs > 1 else ():
+            if name != node.name and not node.node.peers.is_up(NodeId(name)):
+                suspected[NodeId(name)] = one = Suspicion(node.name, name, self.now_ms())
+                self.history.add(one)
 
         def on_up(peer: Identity) -> None:
             if (one := suspected.pop(peer.node, None)) is not None:

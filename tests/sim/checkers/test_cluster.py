@@ -453,6 +453,26 @@ def test_a_node_that_is_down_and_not_noticed_is_reported() -> None:
     assert len(found(history, "M2")) == 1
 
 
+def test_a_crash_that_waits_for_its_moment_is_none_before() -> None:
+    history = settled()
+    planned = Fault("crash", WALL_MS - 5000, WALL_MS - 1000, nodes=("n3",))
+    history.add(planned)
+    wall_ms = WALL_MS - 9000
+    history.runs = [Run("n1", wall_ms), Run("n2", wall_ms), Run("n3", wall_ms, planned.start_ms)]
+    assert len(found(history, "M2")) == 2
+    history.runs[2].end_ms = planned.start_ms + 10
+    assert found(history, "M2") == []
+
+
+def test_what_a_slow_path_has_taken_arrives_long_after() -> None:
+    history = settled()
+    history.add(Fault("slow", WALL_MS - 9000, WALL_MS - 8000, ("n1",), ("n2",)))
+    history.add(Suspicion("n2", "n1", LATER_MS, LATER_MS + 10))
+    history.add(Fault("pause", WALL_MS - 5000, WALL_MS - 1000, nodes=("n1",)))
+    history.add(Suspicion("n3", "n1", WALL_MS - 4500, WALL_MS - 1000))
+    assert found(history, "M2") == []
+
+
 # M3.
 
 
