@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sadik.kernels import versions
-from sadik.sim.checkers import Oracle, Staleness, judge, sloppiness_shows, staleness
+from sadik.sim.checkers import Oracle, Staleness, judge, staleness
 from sadik.sim.history import (
     Bound,
     Fault,
@@ -316,12 +316,6 @@ def test_to_a_read_of_the_newest_value_alone_one_that_has_expired_hides_what_it_
     assert found(store.history, "Q1") == []
     mortal.ttl_ms = 1000
     assert found(store.history, "Q1")
-
-
-def test_a_campaign_that_never_sees_staleness_is_reported() -> None:
-    assert sloppiness_shows(Staleness(1000, 0))
-    assert sloppiness_shows(Staleness(1000, 1)) == []
-    assert sloppiness_shows(Staleness(999, 0)) == []
 
 
 # Q3.
