@@ -57,8 +57,13 @@ LOSSES: Final[tuple[FaultKind, ...]] = (*DAMAGE, "power_cut", "full")
 _OVERTIME: Final = 1.5
 """Clients give up what they had still to do after so many horizons."""
 _ATTEMPTS: Final = 6
-"""To read or write a key when all is well: a packet may still take a hundred times as long."""
+"""To read or write a key when all is well: a packet that was sent before may still be under way."""
 _POLL_S: Final = 0.1
+
+
+def _pause_s(attempt: int) -> float:
+    """Before the next one: a link that a packet has broken is up again in half a second or so."""
+    return _POLL_S * (1 + attempt)
 
 
 @dataclass
@@ -130,6 +135,8 @@ class World:
         else:
             await cluster.form()
         await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
+        # Of two that dial each other at the very start one gives its link up.
+        self.history.suspicions.clear()
         await self._disturb()
         healed_ms, agreed_ms = await self._heal()
         if self.plan.lost:
@@ -161,6 +168,10 @@ class World:
             hint_life_ms=shape.hint_age_ms,
             converge_within_ms=1000 * EQUAL_S,
             agree_within_ms=1000 * READY_S,
+            # Where packets may take a hundred times as long nobody can tell them from silence.
+            detect_within_ms=0
+            if plan.weather.slow
+            else shape.peer_timeout_ms + 2 * shape.heartbeat_interval_ms,
         )
 
     async def _disturb(self) -> None:
@@ -170,9 +181,10 @@ class World:
         steps: list[list[Step]] = [[] for _ in range(plan.clients)]
         for step in plan.steps:
             steps[step.client].append(step)
+        clients = [self._client(number) for number in range(plan.clients)]
         works = [
             self.loop.spawn(client.process, client.run(steps[client.number], until_s), "client")
-            for client in map(self._client, range(plan.clients))
+            for client in clients
         ]
         await self._nemesis.run(plan.disturbances)
         await self.cluster.wait_until(
@@ -183,6 +195,7 @@ class World:
         for work in works:
             # A bug of the simulator shows here.
             work.result()
+        self.sometimes.see("stale read noticed", sum(client.stale_reads for client in clients))
 
     def _client(self, number: int) -> SimClient:
         addresses = [(node.name, node.address) for node in self.cluster.nodes.values()]
@@ -196,6 +209,7 @@ class World:
     async def _heal(self) -> tuple[float, float]:
         """All is well again: since when, and when all nodes knew of each other again, or -1."""
         cluster = self.cluster
+        cluster.network.clear_up()
         for number in self.plan.lost:
             self._lose(list(cluster.nodes.values())[number])
         healed_ms = self.now_ms()
@@ -252,6 +266,7 @@ class World:
                     await client.take(Step(client.number, 0, "rmw", (int(key[1:]),), node))
                     if all(one.outcome == "done" for one in self.history.operations[asked:]):
                         break
+                    await asyncio.sleep(_pause_s(attempt))
 
         work = self.loop.spawn(client.process, use(), "core")
         await self.cluster.wait_until(work.done, "the core is used", 60)
@@ -287,7 +302,7 @@ class World:
                     node = nodes[(number + attempt) % len(nodes)]
                     if (await reader.read(node, key, primaries=primaries)).outcome == "done":
                         break
-                    await asyncio.sleep(_POLL_S)
+                    await asyncio.sleep(_pause_s(attempt))
                 else:
                     self.findings.add("C2", f"{key!r} could not be read after everything was healed")
 
@@ -324,8 +339,14 @@ class World:
         )
 
     def _watch(self, node: SimNode) -> None:
-        """Write down whom the node takes for down, which it may do without a fault: packets are slow."""
+        """Write down whom the node takes for down, which it may do without a fault: packets are slow. Whom it
+        has not met since it was started again is as good as down.
+        """
         suspected = self._suspected[node.name] = {}
+        for name in self.plan.shape.names[: self.plan.shape.nodes] if node.runs > 1 else ():
+            if name != node.name and not node.node.peers.is_up(NodeId(name)):
+                suspected[NodeId(name)] = one = Suspicion(node.name, name, self.now_ms())
+                self.history.add(one)
 
         def on_up(peer: Identity) -> None:
             if (one := suspected.pop(peer.node, None)) is not None:
@@ -507,8 +528,6 @@ class World:
         mortal = {operation.key for operation in self.history.operations if operation.ttl_ms >= 0}
         deleted = {operation.key for operation in self.history.operations if operation.deletes}
         for operation in self.history.operations:
-            if operation.reason.startswith("StaleRead"):
-                see("stale read noticed")
             if operation.kind == "read" and operation.context and not operation.values:
                 see("expired", int(operation.key in mortal - deleted))
             if len(operation.values) > 2:
