@@ -39,7 +39,6 @@ class Profile:
     everybody: Share of power cuts that strike all nodes at once, where every acknowledgement is durable.
     partial: Share of cuts in the network beside which some node still sees both sides.
     flaps: How often a split comes, between the same nodes. rots: How often the disk that rots does.
-    slow: Shares of packets that take a hundred times as long, one of which is drawn.
     """
 
     faults: tuple[FaultKind, ...] = (*NETWORK, *PROCESS, *DISK, *LOSSES)
@@ -56,7 +55,6 @@ class Profile:
     partial: float = 0.0
     flaps: int = 1
     rots: int = 1
-    slow: tuple[float, ...] = (0.0, 0.0, 0.001, 0.01)
 
 
 PROFILES: Final[dict[str, Profile]] = {
@@ -99,8 +97,6 @@ PROFILES: Final[dict[str, Profile]] = {
         zones=False,
         partial=0.3,
         flaps=4,
-        # Among so impatient peers a slow packet is a split.
-        slow=(0.0,),
     ),
     "absence": Profile(
         faults=("crash", "split", "pause"),
@@ -164,7 +160,7 @@ def draw_plan(
         seed=seed,
         profile=profile,
         shape=shape,
-        weather=_weather(rng, chosen, calm),
+        weather=_weather(rng, calm),
         steps=steps,
         disturbances=disturbances,
         clients=chosen.clients,
@@ -176,10 +172,10 @@ def draw_plan(
     )
 
 
-def _weather(rng: random.Random, profile: Profile, calm: bool) -> Weather:
+def _weather(rng: random.Random, calm: bool) -> Weather:
     return Weather(
         latency_s=rng.choice((0.0002, 0.0005, 0.002, 0.008)),
-        slow=0.0 if calm else rng.choice(profile.slow),
+        slow=0.0 if calm else rng.choice((0.0, 0.0, 0.001, 0.01)),
         bytes_per_s=rng.choice((1e9, 1e8, 1e7)),
         torn=rng.choice((0.0, 0.02, 0.2)),
     )
