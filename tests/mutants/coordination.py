@@ -46,7 +46,7 @@ def _acknowledge(turn: Turn, chosen: Any) -> None:
         turn.fill(writes, Part(bytes((versions.OK,)) * len(writes), b"", nothing, nothing, {}))
 
 
-@mutant("Z7", caught_by=("D4", "D1"), profiles=("fallbacks", "crashes"))
+@mutant("Z7", caught_by=("D4", "D1"), profiles=("fallbacks",))
 def a_lost_forward_is_coordinated_again() -> Iterator[None]:
     """riak_kv#1046. A forward whose answer does not come is coordinated a second time, by another node: one
     write has two dots, and is its own sibling."""
@@ -66,16 +66,13 @@ def a_lost_forward_is_coordinated_again() -> Iterator[None]:
         lost = self._forwards[request]
 
         def done(answers: Answers, runs: Any) -> None:
-            lost.turn.fill(
-                lost.chosen,
-                Part(
-                    answers.status, answers.values, answers.value_start, answers.value_length, answers.errors
-                ),
-            )
+            parts = answers.status, answers.values, answers.value_start, answers.value_length
+            lost.turn.fill(lost.chosen, Part(*parts, answers.errors))
 
         if len(part.spans) == 1 and not self._core.view.alone:
             del self._forwards[request]
-            self._run(part, [part.count], done, None, self._core.deadline(None))
+            now_ns = self._core.clock.monotonic_ns()
+            self._run(part, [part.count], done, None, now_ns, self._core.deadline(None))
         else:
             give_up(self, request, reason)
 
