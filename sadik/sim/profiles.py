@@ -82,11 +82,13 @@ PROFILES: Final[dict[str, Profile]] = {
     ),
     "rot": Profile(
         faults=("flip", "split"),
+        # What a node that is cut off one way does not know reaches the others all the while.
+        shape=Shape(nodes=3, peer_timeout_ms=1500),
         sync=("always",),
         workloads=("blind", "mixed", "contention", "recreation"),
         calm=0.0,
         zones=False,
-        flaps=2,
+        flaps=3,
         rots=8,
     ),
     "strict": Profile(faults=(*NETWORK, "crash", "pause"), shape=Shape(nodes=3), zones=False),

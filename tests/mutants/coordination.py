@@ -5,45 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from sadik.errors import QuorumMissed
-from sadik.kernels import resp, versions
 from sadik.node.coordinator import core, under_way
 from sadik.node.coordinator.outcomes import Answers
 from sadik.node.coordinator.plain import PlainRequests
 from sadik.node.coordinator.quorum import Needs
-from sadik.node.coordinator.turn import Part, Turn
+from sadik.node.coordinator.turn import Part
 from sadik.node.operations import Operations
 from tests.mutants.mutant import mutant, replaced
-
-
-@mutant("Z6", caught_by=("D2",), profiles=("network", "default"))
-def a_second_forward_is_acknowledged_unseen() -> Iterator[None]:
-    """riak_kv#1754, found with Jepsen in 2020. Two nodes see the ring differently, so a PUT that was
-    forwarded is forwarded again; the node in the middle answers for a write that nobody has done yet."""
-    split, forward = PlainRequests._split, PlainRequests._forward
-
-    def again(self: PlainRequests, *arguments: Any, forwarded: bool) -> None:
-        turn: Any = arguments[2]
-        turn.in_the_middle = forwarded
-        split(self, *arguments, forwarded=False)
-
-    def answer(self: PlainRequests, *arguments: Any) -> None:
-        forward(self, *arguments)
-        turn: Any = arguments[3]
-        if turn.in_the_middle:
-            _acknowledge(turn, arguments[1])
-
-    with replaced(PlainRequests, "_split", again), replaced(PlainRequests, "_forward", answer):
-        yield
-
-
-def _acknowledge(turn: Turn, chosen: Any) -> None:
-    writes = np.array([index for index in chosen.tolist() if turn.kind(index) == resp.SET], np.intp)
-    if len(writes):
-        nothing = bytes(8 * len(writes))
-        turn.fill(writes, Part(bytes((versions.OK,)) * len(writes), b"", nothing, nothing, {}))
 
 
 @mutant("Z7", caught_by=("D4", "D1"), profiles=("fallbacks",))
