@@ -181,6 +181,19 @@ def test_an_error_that_is_taken_for_absence_is_reported(
     assert bool(found(store.history, "S5")) is wrong
 
 
+def test_what_was_put_into_the_place_of_a_rotten_record_is_not_laid_to_the_error() -> None:
+    """The first request has n1 repaired from a replica that did not have the write either."""
+    store = ModelStore()
+    write = store.write()
+    first = store.read()
+    read = store.read()
+    store.history.add(Fault("flip", write.end_ms, read.end_ms, ("n1",)))
+    read.values, read.context = (), b""
+    assert found(store.history, "S5") == []
+    first.end_ms = write.end_ms - 1
+    assert found(store.history, "S5")
+
+
 # S6 and S7.
 
 
