@@ -76,7 +76,7 @@ def errors_are_answered_as_absence() -> Iterator[None]:
 
 
 @mutant("Z4", caught_by=("D2", "T2"), profiles=("deletes", "fallbacks"))
-def a_fallbacks_tombstone_wins() -> Iterator[None]:
+def the_tombstone_of_a_fallback_wins() -> Iterator[None]:
     """The doomstone. A delete reaches a fallback while primaries are away; the key is written again; then the
     fallback hands its tombstone over, and it erases the new value."""
     on_sets = Replica.on_sets

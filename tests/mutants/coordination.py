@@ -62,14 +62,14 @@ def a_timeout_is_called_a_failure() -> Iterator[None]:
 
 
 @mutant("Q1", caught_by=("Q1", "S5"), profiles=("strict",))
-def a_read_is_answered_before_r() -> Iterator[None]:
+def a_read_is_answered_too_early() -> Iterator[None]:
     """The first answer to a read is taken for the answer: R is not waited for."""
     with _needs(lambda need: need._replace(r=1)):
         yield
 
 
 @mutant("Q1", "D2", caught_by=("Q1", "D2", "S5"), profiles=("strict",), fast=True)
-def a_write_is_acknowledged_before_w() -> Iterator[None]:
+def a_write_is_acknowledged_too_early() -> Iterator[None]:
     """The coordinator's own replica is enough: the others' are counted when their frames leave."""
     with _needs(lambda need: need._replace(w=1)):
         yield

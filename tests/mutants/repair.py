@@ -74,7 +74,7 @@ def a_corrupt_hint_is_tried_for_ever() -> Iterator[None]:
 
 
 @mutant("Z16", caught_by=("H1",), profiles=("hints",))
-def a_corrupt_hint_is_nobodys_loss() -> Iterator[None]:
+def a_corrupt_hint_goes_without_an_account() -> Iterator[None]:
     """Scylla#31602. The flag that said "corrupt" is overwritten: hints that could not be read are
     gone without an account, and nobody compares what they were for."""
     drop = HintStore._drop

@@ -43,7 +43,7 @@ def test_mutants_are_chosen_by_name_or_row() -> None:
     assert [one.name for one in chosen(["Z16", "plain version vectors"])] == [
         "plain version vectors",
         "a corrupt hint is tried for ever",
-        "a corrupt hint is nobodys loss",
+        "a corrupt hint goes without an account",
     ]
     with pytest.raises(KeyError, match="Z99"):
         chosen(["Z1", "Z99"])
