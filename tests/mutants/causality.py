@@ -33,7 +33,7 @@ def _note_losses(vnodes: Vnodes) -> None:
         vnodes.trees.rebuild()
 
 
-@mutant("Z2", caught_by=("D1", "D2"), profiles=("flapping",))
+@mutant("Z2", caught_by=("D1", "D2"), profiles=("sloppy",))
 def fallback_forgets_what_it_minted() -> Iterator[None]:
     """kv679, the flavour of fallbacks. A fallback hands its hints over and forgets them, clock and all; the
     next write that it coordinates, under the same actor, seems to have seen it."""
