@@ -19,7 +19,7 @@ DATA ?= sadik-data
 ARGS ?=
 TESTS ?=
 
-.PHONY: help build run test check bench debug torture clean
+.PHONY: help build run test check bench debug torture mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo 'make bench    micro benchmarks (TESTS=benchmarks/micro/test_bench_ring.py)'
 	@echo 'make debug    kernels with every check on, and their tests; make build goes back'
 	@echo 'make torture  the tests that take minutes each'
+	@echo 'make mutants  known bugs planted one at a time: what notices each, after how many seeds (ARGS="--mutant Z4 --jobs 2")'
 	@echo 'make clean    forget everything built; data and $(VENV) stay'
 
 build: $(BUILT)
@@ -74,6 +75,9 @@ debug: $(INSTALLED)
 
 torture: build
 	$(BIN)/python -m pytest -m torture --timeout 7200 $(TESTS)
+
+mutants: build
+	$(BIN)/python -m tests.mutants $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

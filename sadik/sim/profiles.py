@@ -7,7 +7,7 @@ one half; some have none. Only a part of all faults at a time finds what all tog
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -37,6 +37,9 @@ class Profile:
     zones: Whether nodes may be in zones. sessions: Whether clients may use sessions.
     core: Share of runs in which a node never comes back.
     everybody: Share of power cuts that strike all nodes at once, where every acknowledgement is durable.
+    partial: Share of cuts in the network beside which some node still sees both sides.
+    camp: Numbers of the machines that are cut off together, from all others; none for whoever is drawn.
+    flaps: How often a split comes, between the same nodes. rots: How often the disk that rots does.
     """
 
     faults: tuple[FaultKind, ...] = (*NETWORK, *PROCESS, *DISK, *LOSSES)
@@ -50,12 +53,16 @@ class Profile:
     sessions: bool = True
     core: float = 0.1
     everybody: float = 0.2
+    partial: float = 0.0
+    camp: tuple[int, ...] = ()
+    flaps: int = 1
+    rots: int = 1
 
 
 PROFILES: Final[dict[str, Profile]] = {
     "default": Profile(),
     "calm": Profile(faults=(), calm=1.0),
-    "network": Profile(faults=NETWORK),
+    "network": Profile(faults=NETWORK, partial=0.3),
     "crashes": Profile(faults=(*PROCESS, "power_cut")),
     "disks": Profile(faults=(*DISK, *LOSSES, "crash")),
     "clocks": Profile(faults=("clock", "crash", "split"), workloads=("expiry", "mixed", "recreation")),
@@ -66,9 +73,61 @@ PROFILES: Final[dict[str, Profile]] = {
         workloads=("blind", "register", "recreation", "mixed"),
         zones=False,
     ),
-    "hints": Profile(faults=("split", "crash", "flip"), workloads=("blind", "mixed", "skewed"), zones=False),
+    "hints": Profile(
+        faults=("split", "flip"), workloads=("blind", "skewed", "batches"), zones=False, calm=0.0, flaps=3
+    ),
     "powercuts": Profile(faults=("power_cut", "crash"), sync=("always",), everybody=0.6),
-    "syncs": Profile(faults=("sync_failed", "power_cut"), sync=("always",), everybody=0.6),
+    "syncs": Profile(
+        faults=("sync_failed", "crash", "split"), sync=("always",), shape=Shape(nodes=3), zones=False
+    ),
+    "rot": Profile(
+        faults=("flip", "split"),
+        # Two of the three do not see each other, and what each has written is mended late.
+        shape=Shape(nodes=3, exchange_interval_ms=3000),
+        sync=("always",),
+        workloads=("blind", "contention"),
+        calm=0.0,
+        zones=False,
+        partial=0.7,
+        flaps=3,
+        rots=8,
+    ),
+    "strict": Profile(faults=(*NETWORK, "crash", "pause"), shape=Shape(nodes=3), zones=False),
+    "flapping": Profile(
+        faults=("split", "crash"),
+        shape=Shape(heartbeat_interval_ms=60, peer_timeout_ms=200, gossip_interval_ms=200),
+        workloads=("batches", "skewed", "blind"),
+        horizon_s=3.0,
+        calm=0.0,
+        zones=False,
+        partial=0.3,
+        flaps=4,
+    ),
+    "sloppy": Profile(
+        # All keys are of n1, n3 and n5, which the other two do not see again and again.
+        faults=("split",),
+        shape=Shape(partitions=1, heartbeat_interval_ms=100, peer_timeout_ms=300),
+        workloads=("batches", "skewed", "blind"),
+        horizon_s=3.0,
+        calm=0.0,
+        zones=False,
+        camp=(1, 3),
+        flaps=4,
+    ),
+    "absence": Profile(
+        faults=("crash", "split", "pause"),
+        shape=Shape(
+            nodes=3,
+            heartbeat_interval_ms=2000,
+            peer_timeout_ms=6000,
+            gossip_interval_ms=3000,
+            exchange_interval_ms=5000,
+        ),
+        workloads=("recreation",),
+        horizon_s=100.0,
+        calm=0.0,
+        zones=False,
+    ),
     "restarts": Profile(
         faults=("crash", "power_cut", "derived"), sync=("always",), shape=Shape(nodes=3), zones=False
     ),
@@ -147,7 +206,8 @@ def _disturbances(
         for _ in range(rng.choice((1, 1, 2, 3))):
             if kind in LOSSES and any(one.kind in LOSSES for one in found):
                 continue
-            found.append(_draw(rng, kind, profile, shape, unlucky, skew_ms))
+            one = _draw(rng, kind, profile, shape, unlucky, skew_ms)
+            found += [one, *_flaps(rng, one, profile)]
     return tuple(sorted(found, key=lambda one: one.at_s))
 
 
@@ -164,13 +224,19 @@ def _draw(
     rng: random.Random, kind: FaultKind, profile: Profile, shape: Shape, unlucky: int, skew_ms: int
 ) -> Disturbance:
     at_s = rng.uniform(0.05, profile.horizon_s * 0.9)
-    lasts_s = min(rng.choice((0.1, 0.5, 1.0, 1.5)) * rng.uniform(0.5, 1.5), profile.horizon_s * 1.2 - at_s)
+    lasts_s = rng.choice((0.1, 0.5, 1.0, 1.5)) * rng.uniform(0.5, 1.5)
+    if kind == "flip":
+        # Bits turn when it begins and when it ends.
+        lasts_s /= profile.rots
+    if profile.horizon_s > 10:
+        lasts_s *= profile.horizon_s / 2
+    lasts_s = min(lasts_s, profile.horizon_s * 1.2 - at_s)
     everybody = list(range(shape.nodes))
     nodes: tuple[int, ...] = (rng.randrange(shape.nodes),)
     others: tuple[int, ...] = ()
     amount = rng.getrandbits(30)
     if kind in NETWORK:
-        nodes, others = _sides(rng, everybody, kind)
+        nodes, others = _sides(rng, everybody, profile)
     elif kind == "clock":
         # As far as clocks may be off, some node's; then forth and back again.
         amount = rng.choice((-1, 1)) * rng.randint(1, skew_ms)
@@ -181,13 +247,30 @@ def _draw(
     return Disturbance(kind, at_s, lasts_s, nodes, others, amount)
 
 
+def _flaps(rng: random.Random, one: Disturbance, profile: Profile) -> Iterator[Disturbance]:
+    """The same again, a short while after the one before was over."""
+    times = {"split": profile.flaps, "flip": profile.rots}.get(one.kind, 1)
+    for _ in range(times - 1):
+        at_s = one.at_s + one.lasts_s + rng.uniform(0.02, 0.5)
+        if at_s >= profile.horizon_s:
+            return
+        one = replace(one, at_s=at_s, amount=rng.getrandbits(30))
+        yield one
+
+
 def _sides(
-    rng: random.Random, everybody: list[int], kind: FaultKind
+    rng: random.Random, everybody: list[int], profile: Profile
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Whose packets to whom: one way between two, between one and all others, or between two camps."""
+    """Whose packets to whom: one way between two, between one and all others, or between two camps; of a
+    partial cut some node is on neither side.
+    """
+    if profile.camp:
+        return profile.camp, tuple(number for number in everybody if number not in profile.camp)
     shuffled = rng.sample(everybody, len(everybody))
+    if profile.partial and rng.random() < profile.partial:
+        shuffled = shuffled[: max(2, len(shuffled) - 1)]
     way = rng.randrange(3)
     if way == 0 or len(everybody) < 3:
         return (shuffled[0],), (shuffled[1],)
-    size = 1 if way == 1 else rng.randint(1, len(everybody) // 2)
+    size = 1 if way == 1 else rng.randint(1, len(shuffled) // 2)
     return tuple(shuffled[:size]), tuple(shuffled[size:])

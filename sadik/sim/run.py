@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from sadik.sim.checkers import Violation, judge
+from sadik.sim.checkers import Oracle, Violation, examine, staleness
 from sadik.sim.cluster import FORMED_S, formed_disks
 from sadik.sim.history import History
 from sadik.sim.loop import SimulationError, VirtualLoop, run
@@ -86,7 +86,9 @@ def run_plan(plan: Plan, sink: Callable[[str], None] | None = None) -> Result:
     if failure is not None:
         violations.append(Violation("X", f"{type(failure).__name__}: {failure}"))
     else:
-        violations += judge(world.history)
+        oracle = Oracle(world.history)
+        violations += examine(oracle)
+        world.sometimes.see("stale by a sloppy quorum", staleness(oracle).stale)
     world.count_operations()
     return Result(
         seed=plan.seed,

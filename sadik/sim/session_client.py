@@ -31,6 +31,11 @@ class SessionClient(SimClient):
         self._client: Client | None = None
         self._journal.history.add(SessionRecord(self.number))
 
+    @property
+    def stale_reads(self) -> int:
+        """Those that the session asked for again, or reported."""
+        return 0 if self._client is None else self._client.statistics().stale
+
     async def take(self, step: Step) -> None:
         """Take one step; of many keys one after another."""
         for number in step.keys:

@@ -18,6 +18,7 @@ RARE: Final[Mapping[str, str]] = {
     "unknown outcome": "a client was told that a write may have been applied",
     "refused": "a client was told that nothing was done",
     "sloppy quorum": "a fallback counted in a quorum",
+    "stale by a sloppy quorum": "a read missed an acknowledged write, which sloppy quorums let be (Q2)",
     "crash in a disk operation": "a node died in the middle of a write or sync",
     "expired": "a value was not there any more when it was read",
     "tombstone read": "a read showed a deleted key's context",
@@ -26,7 +27,7 @@ RARE: Final[Mapping[str, str]] = {
     "resurrection tried": "a wiped, old or copied disk joined again",
     "connection broken in flight": "a request was under way when its connection broke",
     "node lost for good": "a node never came back, and the others went on",
-    "stale read noticed": "a session was shown less than it had seen, and said so",
+    "stale read noticed": "a session was shown less than it had seen, and asked again or said so",
     "clock behind": "a node's clock was behind what it had stamped",
 }
 """What a campaign must reach, by name, with what it means."""

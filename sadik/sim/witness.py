@@ -8,7 +8,7 @@ too much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -17,6 +17,7 @@ from sadik.errors import StorageFull
 from sadik.kernels import versions
 from sadik.kernels.buffers import Buffer
 from sadik.node.repair import hint_format
+from sadik.node.repair.hints import Hint
 from sadik.sim.history import Dot
 from sadik.storage.engine import DIGEST_BYTES
 
@@ -81,9 +82,7 @@ class Witness:
         if not mints:
             return
         self._newest[actor] = max(one.stamp for one in mints)
-        # A delete has read what other replicas hold, too: it covers all that its set knows.
-        base = None if any(one.flags & versions.TOMBSTONE for one in mints) else held()
-        known = entries if base is None else versions.decode(base)[0] if base else ()
+        own = self._own(actor, entries, mints, held)
         for one in mints:
             minted = Minted(
                 self._now_ms(),
@@ -92,12 +91,27 @@ class Witness:
                 (actor, one.stamp),
                 bytes(one.payload),
                 bool(one.flags & versions.TOMBSTONE),
-                tuple((who, min(stamp, one.stamp - 1) if who == actor else stamp) for who, stamp in known),
+                tuple((who, min(own, one.stamp - 1) if who == actor else stamp) for who, stamp in entries),
                 len(values) - 1,
             )
             self.minted.append(minted)
             if not minted.tombstone:
                 self.by_value.setdefault(minted.value, []).append(minted)
+
+    def _own(
+        self,
+        actor: int,
+        entries: versions.Entries,
+        mints: Sequence[versions.Value],
+        held: Callable[[], Buffer | None],
+    ) -> int:
+        """The newest stamp of the minting actor that a write covers. What others have minted the set knows
+        from them; of its own actor it may say what it has lost.
+        """
+        base = None if any(one.flags & versions.TOMBSTONE for one in mints) else held()
+        # A delete has read what other replicas hold, too: its set is believed.
+        known = entries if base is None else versions.decode(base)[0] if base else ()
+        return dict(known).get(actor, 0)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -170,6 +184,18 @@ def watch_hints(
 
     engine.write_batch = write_batch
     return engine
+
+
+def watch_deliveries(store: Any, see: Callable[[Sequence[Hint]], None]) -> None:
+    """Have hints looked at that are about to go from a ``HintStore``, since their owner has taken them."""
+    delivered = store.delivered
+
+    def look(hints: Sequence[Hint]) -> int:
+        see(hints)
+        gone: int = delivered(hints)
+        return gone
+
+    store.delivered = look
 
 
 def _written(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from sadik.comms.transport import Identity
 from sadik.ids import NodeId
+from sadik.kernels import versions
+from sadik.node.repair.hints import Hint
 from sadik.sim.client import Journal, SimClient
 from sadik.sim.cluster import NotInTime, SimCluster
 from sadik.sim.faults import CrashPoint
@@ -19,6 +23,7 @@ from sadik.sim.history import (
     Fault,
     FaultKind,
     History,
+    MemberSeen,
     NodeEnd,
     Operation,
     Owners,
@@ -36,20 +41,29 @@ from sadik.sim.node import SimNode
 from sadik.sim.outside import SeededEntropy, true_ms
 from sadik.sim.plan import Plan, Step
 from sadik.sim.session_client import SessionClient
+from sadik.sim.shape import MIB
 from sadik.sim.sometimes import Sometimes
 from sadik.sim.trace import Trace
+from sadik.sim.witness import address_of, watch_deliveries
 
 READY_S: Final = 20.0
 EQUAL_S: Final = 30.0
 ROT: Final[tuple[FaultKind, ...]] = ("flip", "torn", "sync_failed", "eio")
 """After these a disk may be so damaged that a node refuses to start on it."""
 DAMAGE: Final[tuple[FaultKind, ...]] = (*ROT, "wiped", "restored")
+LOSSES: Final[tuple[FaultKind, ...]] = (*DAMAGE, "power_cut", "full")
+"""After these a disk may have less than its node has said."""
 """After these a disk has not what it had."""
 _OVERTIME: Final = 1.5
 """Clients give up what they had still to do after so many horizons."""
 _ATTEMPTS: Final = 6
-"""To read or write a key when all is well: a packet may still take a hundred times as long."""
+"""To read or write a key when all is well: a packet that was sent before may still be under way."""
 _POLL_S: Final = 0.1
+
+
+def _pause_s(attempt: int) -> float:
+    """Before the next one: a link that a packet has broken is up again in half a second or so."""
+    return _POLL_S * (1 + attempt)
 
 
 @dataclass
@@ -92,6 +106,7 @@ class World:
         self._formed = disks is not None
         self._runs: dict[str, Run] = {}
         self._suspected: dict[str, dict[NodeId, Suspicion]] = {}
+        self._known: dict[tuple[str, str], tuple[int, str]] = {}
         self._held: dict[str, list[StoredSet]] = {}
         self._nemesis = Nemesis(
             self.cluster,
@@ -120,6 +135,8 @@ class World:
         else:
             await cluster.form()
         await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
+        # Of two that dial each other at the very start one gives its link up.
+        self.history.suspicions.clear()
         await self._disturb()
         healed_ms, agreed_ms = await self._heal()
         if self.plan.lost:
@@ -151,6 +168,10 @@ class World:
             hint_life_ms=shape.hint_age_ms,
             converge_within_ms=1000 * EQUAL_S,
             agree_within_ms=1000 * READY_S,
+            # Where packets may take a hundred times as long nobody can tell them from silence.
+            detect_within_ms=0
+            if plan.weather.slow
+            else shape.peer_timeout_ms + 2 * shape.heartbeat_interval_ms,
         )
 
     async def _disturb(self) -> None:
@@ -160,9 +181,10 @@ class World:
         steps: list[list[Step]] = [[] for _ in range(plan.clients)]
         for step in plan.steps:
             steps[step.client].append(step)
+        clients = [self._client(number) for number in range(plan.clients)]
         works = [
             self.loop.spawn(client.process, client.run(steps[client.number], until_s), "client")
-            for client in map(self._client, range(plan.clients))
+            for client in clients
         ]
         await self._nemesis.run(plan.disturbances)
         await self.cluster.wait_until(
@@ -173,6 +195,7 @@ class World:
         for work in works:
             # A bug of the simulator shows here.
             work.result()
+        self.sometimes.see("stale read noticed", sum(client.stale_reads for client in clients))
 
     def _client(self, number: int) -> SimClient:
         addresses = [(node.name, node.address) for node in self.cluster.nodes.values()]
@@ -186,6 +209,7 @@ class World:
     async def _heal(self) -> tuple[float, float]:
         """All is well again: since when, and when all nodes knew of each other again, or -1."""
         cluster = self.cluster
+        cluster.network.clear_up()
         for number in self.plan.lost:
             self._lose(list(cluster.nodes.values())[number])
         healed_ms = self.now_ms()
@@ -242,6 +266,7 @@ class World:
                     await client.take(Step(client.number, 0, "rmw", (int(key[1:]),), node))
                     if all(one.outcome == "done" for one in self.history.operations[asked:]):
                         break
+                    await asyncio.sleep(_pause_s(attempt))
 
         work = self.loop.spawn(client.process, use(), "core")
         await self.cluster.wait_until(work.done, "the core is used", 60)
@@ -277,7 +302,7 @@ class World:
                     node = nodes[(number + attempt) % len(nodes)]
                     if (await reader.read(node, key, primaries=primaries)).outcome == "done":
                         break
-                    await asyncio.sleep(_POLL_S)
+                    await asyncio.sleep(_pause_s(attempt))
                 else:
                     self.findings.add("C2", f"{key!r} could not be read after everything was healed")
 
@@ -314,8 +339,14 @@ class World:
         )
 
     def _watch(self, node: SimNode) -> None:
-        """Write down whom the node takes for down, which it may do without a fault: packets are slow."""
+        """Write down whom the node takes for down, which it may do without a fault: packets are slow. Whom it
+        has not met since it was started again is as good as down.
+        """
         suspected = self._suspected[node.name] = {}
+        for name in self.plan.shape.names[: self.plan.shape.nodes] if node.runs > 1 else ():
+            if name != node.name and not node.node.peers.is_up(NodeId(name)):
+                suspected[NodeId(name)] = one = Suspicion(node.name, name, self.now_ms())
+                self.history.add(one)
 
         def on_up(peer: Identity) -> None:
             if (one := suspected.pop(peer.node, None)) is not None:
@@ -326,6 +357,33 @@ class World:
             self.history.add(one)
 
         node.node.peers.watch(on_up, on_down)
+        node.node.members.subscribe(lambda view: self._note_members(node))
+        self._note_members(node)
+        watch_deliveries(node.node.hints, partial(self._see_delivered, node))
+
+    def _see_delivered(self, node: SimNode, hints: Sequence[Hint]) -> None:
+        """What a hint was kept for is there when the hint goes, unless a disk may have lost it since."""
+        for hint in hints:
+            owner = self.cluster.nodes[str(hint.owner)]
+            if hint.set is None or not owner.up:
+                continue
+            if any(one.kind in LOSSES and owner.name in one.nodes for one in self.history.faults):
+                continue
+            held = bytes(owner.node.engine.read_batch(1, hint.digest, MIB).data)
+            if versions.merge(held, hint.set) != held:
+                key = address_of(hint.name)[1]
+                self.findings.add(
+                    "H1", f"{node.name} drops a hint of {key!r} that {owner.name} has not taken"
+                )
+
+    def _note_members(self, node: SimNode) -> None:
+        """Write down what the node knows of members, where it is not what it knew before."""
+        for peer in self.cluster.nodes:
+            member = node.node.members.member(NodeId(peer))
+            known = self._known.get((node.name, peer))
+            if member is not None and known != (seen := (member.incarnation, member.state)):
+                self._known[node.name, peer] = seen
+                self.history.add(MemberSeen(node.name, peer, self.now_ms(), *seen))
 
     def _on_end(self, node: SimNode, whole: bool) -> None:
         """A node is about to be gone; ``whole``: its disk keeps what it has."""
@@ -379,6 +437,7 @@ class World:
         self._fill_in_dots()
         for node in cluster.up():
             self._count(node)
+            self._note_members(node)
             self._close_run(node)
             accounts = node.node.hints.statistics()
             layout = node.node.members.state.layout
@@ -469,8 +528,6 @@ class World:
         mortal = {operation.key for operation in self.history.operations if operation.ttl_ms >= 0}
         deleted = {operation.key for operation in self.history.operations if operation.deletes}
         for operation in self.history.operations:
-            if operation.reason.startswith("StaleRead"):
-                see("stale read noticed")
             if operation.kind == "read" and operation.context and not operation.values:
                 see("expired", int(operation.key in mortal - deleted))
             if len(operation.values) > 2:

@@ -36,7 +36,6 @@ from sadik.sim.checkers.oracle import Oracle, Violation
 from sadik.sim.checkers.quorum import (
     Staleness,
     fallbacks_do_not_count_as_primaries,
-    sloppiness_shows,
     staleness,
     strict_quorums_show_the_last_write,
 )
@@ -44,7 +43,7 @@ from sadik.sim.checkers.sessions import sessions_keep_their_promises
 from sadik.sim.checkers.siblings import nothing_is_made_up, siblings_are_exact
 from sadik.sim.history import History
 
-__all__ = ["CHECKERS", "Oracle", "Staleness", "Violation", "judge", "sloppiness_shows", "staleness"]
+__all__ = ["CHECKERS", "Oracle", "Staleness", "Violation", "examine", "judge", "staleness"]
 
 Checker = Callable[[Oracle], list[Violation]]
 
@@ -78,10 +77,14 @@ CHECKERS: Final[dict[str, Checker]] = {
     "T4": expiry_keeps_its_time,
     "L1": limits_hold,
 }
-"""Q2 is not a matter of one history: ``staleness`` counts, and ``sloppiness_shows`` judges a campaign."""
+"""Q2 is not a matter of one history: ``staleness`` counts, and a campaign judges."""
 
 
 def judge(history: History) -> list[Violation]:
     """Everything that is wrong with a history, in the order of ``CHECKERS``."""
-    oracle = Oracle(history)
+    return examine(Oracle(history))
+
+
+def examine(oracle: Oracle) -> list[Violation]:
+    """The same, for whoever has more to ask."""
     return [violation for checker in CHECKERS.values() for violation in checker(oracle)]

@@ -8,7 +8,7 @@ from typing import Final
 from sadik.sim.checkers.oracle import Oracle, Violation, name
 from sadik.sim.checkers.quorum import is_strict, starved
 from sadik.sim.checkers.reach import Reach
-from sadik.sim.history import FaultKind, decode_value
+from sadik.sim.history import FaultKind, Operation, decode_value
 
 UNREAD: Final[tuple[FaultKind, ...]] = ("eio", "flip")
 FULL: Final = ("OOM", "StorageFull")
@@ -48,17 +48,33 @@ def errors_are_not_absence(oracle: Oracle) -> list[Violation]:
     """S5: while records of at most N - W nodes cannot be read a strict quorum still shows each acknowledged
     write, as an error counts for no answer.
 
-    That no clock starts anew on one is D1.
+    Judged by the first request for the key since. It, or a repair on its behalf, puts what another replica
+    has into the place of what cannot be read; what that one did not have either is then lost there, as from
+    an empty disk, and a quorum that counts on it may miss it. That it is not lost for good is D2; that no
+    clock starts anew on an error, D1.
     """
     found: list[Violation] = []
     for one in oracle.stale:
-        faults = oracle.overlapping(one.write.start_ms, one.read.end_ms, UNREAD)
+        faults = list(oracle.overlapping(one.write.start_ms, one.read.end_ms, UNREAD))
         nodes = sorted({node for fault in faults for node in fault.nodes})
         few = len(nodes) <= oracle.n - (one.write.w or min(oracle.setup.w, oracle.n))
         if nodes and few and is_strict(oracle, one.write, one.read, despite=UNREAD):
+            if _was_asked_before(oracle, one.write, one.read, min(fault.start_ms for fault in faults)):
+                continue
             text = f"{name(one.read)} takes an error of {', '.join(nodes)} for absence of {name(one.write)}"
             found.append(Violation("S5", text, (one.read.number, one.write.number), one.story.key))
     return found
+
+
+def _was_asked_before(oracle: Oracle, write: Operation, read: Operation, since_ms: float) -> bool:
+    """Whether another request for the key may have reached nodes from ``since_ms`` to the read's end."""
+    return any(
+        one.key == read.key
+        and one.number not in (write.number, read.number)
+        and one.start_ms <= read.end_ms
+        and (one.outcome == "unknown" or one.end_ms >= since_ms)
+        for one in oracle.history.operations
+    )
 
 
 def no_acknowledgement_after_a_failed_sync(oracle: Oracle) -> list[Violation]:
@@ -115,7 +131,7 @@ def _refusing(
             if guilty:
                 text = f"{name(one)} was acknowledged by {', '.join(guilty)}, {what}"
                 found.append(Violation(invariant, text, (one.number,), one.key))
-    for one, could in starved(oracle, kind, whole):
+    for one, could in starved(oracle, kind, whole, parts):
         text = f"{name(one)} was acknowledged, and only {could} nodes were not of those {what}"
         found.append(Violation(invariant, text, (one.number,), one.key))
     return found

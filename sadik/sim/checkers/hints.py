@@ -11,14 +11,24 @@ def hints_are_accounted_for(oracle: Oracle) -> list[Violation]:
     there. At the end none lies there, unless for a node that never came back; none expired in a run shorter
     than a hint's life; none was dropped unless a disk was damaged or full, or a node left.
 
-    That they reached their right owners is C1 and D2.
+    That they reached their right owners is C1 and D2; that they reached nobody else is judged here: with a
+    layout that stays a node holds keys of its own alone.
     """
     end = oracle.history.end
-    found: list[Violation] = []
+    found = [] if any(fault.kind == "layout" for fault in oracle.history.faults) else _strays(oracle)
     for node in [] if end is None else end.nodes:
         if node.hints is not None:
             found += [Violation("H1", f"{node.node}: {text}") for text in _wrong(oracle, node, node.hints)]
     return found
+
+
+def _strays(oracle: Oracle) -> list[Violation]:
+    return [
+        Violation("H1", f"{node} holds {key!r}, of which it is no primary", (), key)
+        for node, sets in oracle.held.items()
+        for key in sets
+        if node not in oracle.owners.get(key, (node,))
+    ]
 
 
 def _wrong(oracle: Oracle, node: NodeEnd, hints: Hints) -> list[str]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from sadik.sim.checkers.oracle import ENDS, Oracle, Violation
-from sadik.sim.history import Fault, Run, Suspicion
+from sadik.sim.history import Fault, FaultKind, Run, Suspicion
+
+_REPLACED: Final[tuple[FaultKind, ...]] = ("wiped", "restored", "copied")
+_FORGETFUL: Final[tuple[FaultKind, ...]] = ("power_cut", "sync_failed", "full", "eio", "flip", "torn")
 
 
 def the_layout_is_agreed(oracle: Oracle) -> list[Violation]:
@@ -56,53 +60,85 @@ def failures_are_told_from_health(oracle: Oracle) -> list[Violation]:
         text = f"{len(false)} times a node was taken for down and no fault touched it: {shown}"
         found.append(Violation("M2", text))
     for fault in oracle.history.faults:
-        if fault.kind not in (*ENDS, "pause") or fault.until_ms - fault.start_ms <= within_ms:
-            continue
         until_ms = fault.start_ms + within_ms
-        if until_ms > oracle.end_ms:
+        if fault.until_ms <= until_ms or until_ms > oracle.end_ms:
             continue
         for node in fault.nodes:
-            for by in oracle.setup.nodes:
-                if by != node and _is_well(oracle, by, fault.start_ms, until_ms) and not any(
-                    one.by == by and one.node == node and one.start_ms <= until_ms
-                    and (one.end_ms < 0 or one.end_ms >= until_ms)
-                    for one in oracle.history.suspicions
-                ):  # fmt: skip
-                    text = f"{node} was down from {fault.start_ms:.0f}, and {by} did not notice in time"
-                    found.append(Violation("M2", text))
+            if _is_silent(oracle, fault, node, until_ms):
+                found += [
+                    Violation("M2", f"{node} was down from {fault.start_ms:.0f}, and {by} took it for up")
+                    for by in oracle.setup.nodes
+                    if by != node
+                    and _is_well(oracle, by, fault.start_ms, until_ms)
+                    and not _suspects(oracle, by, node, until_ms)
+                ]
     return found
 
 
 def _has_reason(oracle: Oracle, one: Suspicion, within_ms: float) -> bool:
+    return _is_touched(oracle, {one.by, one.node}, one.start_ms - within_ms, one.start_ms)
+
+
+def _is_touched(oracle: Oracle, nodes: set[str], start_ms: float, end_ms: float) -> bool:
+    """Whether a fault of these nodes lasts at any time between two. What was sent over a slow path may still
+    be under way long after, and what comes later on its connection waits for it.
+    """
     return any(
-        {one.by, one.node} & {*fault.nodes, *fault.others}
-        for fault in oracle.overlapping(one.start_ms - within_ms, one.start_ms)
+        nodes & {*fault.nodes, *fault.others}
+        and fault.start_ms <= end_ms
+        and (fault.kind == "slow" or fault.until_ms >= start_ms)
+        for fault in oracle.history.faults
+    )
+
+
+def _is_silent(oracle: Oracle, fault: Fault, node: str, until_ms: float) -> bool:
+    """Whether nothing comes from a node from the begin of its fault on. A crash may be planned for a later
+    moment: the node's runs tell when it came.
+    """
+    if fault.kind == "pause":
+        return True
+    return fault.kind in ENDS and not any(
+        one.node == node and one.start_ms <= until_ms and (one.end_ms < 0 or one.end_ms > fault.start_ms)
+        for one in oracle.history.runs
+    )
+
+
+def _suspects(oracle: Oracle, by: str, node: str, at_ms: float) -> bool:
+    return any(
+        one.by == by
+        and one.node == node
+        and one.start_ms <= at_ms
+        and (one.end_ms < 0 or one.end_ms >= at_ms)
+        for one in oracle.history.suspicions
     )
 
 
 def _is_well(oracle: Oracle, node: str, start_ms: float, end_ms: float) -> bool:
     """Up, and doing what it does, all the time."""
-    faults = oracle.overlapping(start_ms, end_ms)
     runs = [one for one in oracle.history.runs if one.node == node]
     covered = not runs or any(
         one.start_ms <= start_ms and (one.end_ms < 0 or one.end_ms >= end_ms) for one in runs
     )
-    return covered and not any(node in fault.nodes or node in fault.others for fault in faults)
+    return covered and not _is_touched(oracle, {node}, start_ms, end_ms)
 
 
 def nobody_comes_back_older(oracle: Oracle) -> list[Violation]:
     """M3: a node that left is nobody's member again, and what a node knows of a member's incarnation never
-    falls, unless its own disk, or the member's, was replaced by an older one or none.
+    falls, unless its own disk, or the member's, was replaced by an older one or none, or its own may not
+    have kept what it had learned: nobody waits for a sync of that, and gossip tells it again.
     """
     found: list[Violation] = []
     known: dict[tuple[str, str], tuple[float, int]] = {}
-    replaced = [one for one in oracle.history.faults if one.kind in ("wiped", "restored", "copied")]
+    replaced = [one for one in oracle.history.faults if one.kind in _REPLACED]
+    forgotten = [one for one in oracle.history.faults if one.kind in _FORGETFUL]
     for seen in sorted(oracle.history.members, key=lambda one: one.at_ms):
         before = known.get((seen.by, seen.node))
         excused = before is not None and any(
             _between(fault, node, before[0], seen.at_ms)
-            for fault in replaced
-            for node in (seen.by, seen.node)
+            for fault, node in [
+                *((one, seen.by) for one in (*replaced, *forgotten)),
+                *((one, seen.node) for one in replaced),
+            ]
         )
         if before is not None and seen.incarnation < before[1] and not excused:
             text = f"{seen.by} knew incarnation {before[1]} of {seen.node}, and later {seen.incarnation}"

@@ -14,8 +14,8 @@ LOSING: Final[tuple[FaultKind, ...]] = ("wiped", "restored", "copied", "flip", "
 
 
 class Staleness(NamedTuple):
-    """What a campaign adds up: ``reads`` that could have been stale, since fallbacks may have acknowledged
-    for primaries, and how many of them were.
+    """``reads`` that could have been stale, since fallbacks may have acknowledged for primaries, and how many
+    of them were.
     """
 
     reads: int
@@ -76,8 +76,8 @@ def _is_quiet(oracle: Oracle, start_ms: float, end_ms: float) -> bool:
 
 
 def staleness(oracle: Oracle) -> Staleness:
-    """Q2: how often reads were stale where that may be. A campaign in which sloppy quorums never show it has
-    not tried them (``sloppiness_shows``); that nothing is lost by it is D2.
+    """Q2: how often reads were stale where that may be. A campaign in which it never happens has not tried
+    sloppy quorums (``sometimes.py``); that nothing is lost by it is D2.
     """
     stale = {one.read.number for one in oracle.stale if not is_strict(oracle, one.write, one.read)}
     reads = 0
@@ -89,16 +89,6 @@ def staleness(oracle: Oracle) -> Staleness:
                 read.start_ms > first.end_ms and not is_strict(oracle, first, read) for read in story.reads
             )
     return Staleness(reads, len(stale))
-
-
-def sloppiness_shows(total: Staleness, reads_min: int = 1000) -> list[Violation]:
-    """Q2 over a campaign: among ``reads_min`` reads or more that could be stale, one was."""
-    if total.reads >= reads_min and not total.stale:
-        text = (
-            f"of {total.reads} reads that sloppy quorums let be stale, none was: they are not what is tested"
-        )
-        return [Violation("Q2", text)]
-    return []
 
 
 def fallbacks_do_not_count_as_primaries(oracle: Oracle) -> list[Violation]:
@@ -142,9 +132,15 @@ def _moves(oracle: Oracle) -> bool:
     return any(fault.kind == "layout" for fault in oracle.history.faults)
 
 
-def starved(oracle: Oracle, kind: FaultKind, detail: str) -> Iterator[tuple[Operation, int]]:
+def starved(
+    oracle: Oracle, kind: FaultKind, whole: str, parts: tuple[str, str]
+) -> Iterator[tuple[Operation, int]]:
     """Acknowledged writes for which too few nodes were free of a fault of their disk all the while, with how
     many could have stored them.
+
+    Args:
+        whole: The fault's detail where it is of all that a node writes.
+        parts: Where it is of primaries' data alone, and of hints alone.
     """
     if not any(fault.kind == kind for fault in oracle.history.faults) or _moves(oracle):
         return
@@ -152,7 +148,11 @@ def starved(oracle: Oracle, kind: FaultKind, detail: str) -> Iterator[tuple[Oper
         if not one.writes or one.outcome != "done":
             continue
         reach = Reach(oracle, one)
-        failing = reach.failing(kind, detail)
+        failing = reach.failing(kind, whole)
+        if one.key in oracle.owners:
+            owners = set(oracle.owners[one.key])
+            failing |= reach.failing(kind, parts[0]) & owners
+            failing |= reach.failing(kind, parts[1]) - owners
         if failing:
             sound = [node for node in oracle.setup.nodes if node not in failing]
             could = reach.most(sound, oracle.setup.nodes)

@@ -91,6 +91,7 @@ class ModelStore:
             for key in self.sets:
                 self.read(key, client=99, session=99)
         stored = [StoredSet.decode(key, one.encoded) for key, one in self.sets.items()]
+        primaries = self.nodes[: self.history.setup.n]
         self.history.runs = [
             Run(node, WALL_MS - 1000, actors=(number,)) for number, node in enumerate(self.nodes, 1)
         ]
@@ -101,14 +102,14 @@ class ModelStore:
             changed_ms=healed_ms,
             nodes=[
                 NodeEnd(
-                    *(node, [replace(one) for one in stored], "d" * 16, 2, self.nodes),
+                    *(node, [replace(one) for one in stored if node in primaries], "d" * 16, 2, self.nodes),
                     roots=(Root("0", 5, 5),),
                     hints=Hints(3, 3, 0, 0, 0),
                 )
                 for node in self.nodes
             ],
-            owners=[Owners(key, self.nodes[: self.history.setup.n]) for key in self.sets],
-            partitions=[Owners(b"0", self.nodes[: self.history.setup.n])],
+            owners=[Owners(key, primaries) for key in self.sets],
+            partitions=[Owners(b"0", primaries)],
         )
         return self.history
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sadik.kernels import versions
-from sadik.sim.checkers import Oracle, Staleness, judge, sloppiness_shows, staleness
+from sadik.sim.checkers import Oracle, Staleness, judge, staleness
 from sadik.sim.history import (
     Bound,
     Fault,
@@ -318,12 +318,6 @@ def test_to_a_read_of_the_newest_value_alone_one_that_has_expired_hides_what_it_
     assert found(store.history, "Q1")
 
 
-def test_a_campaign_that_never_sees_staleness_is_reported() -> None:
-    assert sloppiness_shows(Staleness(1000, 0))
-    assert sloppiness_shows(Staleness(1000, 1)) == []
-    assert sloppiness_shows(Staleness(999, 0)) == []
-
-
 # Q3.
 
 
@@ -453,6 +447,26 @@ def test_a_node_that_is_down_and_not_noticed_is_reported() -> None:
     assert len(found(history, "M2")) == 1
 
 
+def test_a_crash_that_waits_for_its_moment_is_none_before() -> None:
+    history = settled()
+    planned = Fault("crash", WALL_MS - 5000, WALL_MS - 1000, nodes=("n3",))
+    history.add(planned)
+    wall_ms = WALL_MS - 9000
+    history.runs = [Run("n1", wall_ms), Run("n2", wall_ms), Run("n3", wall_ms, planned.start_ms)]
+    assert len(found(history, "M2")) == 2
+    history.runs[2].end_ms = planned.start_ms + 10
+    assert found(history, "M2") == []
+
+
+def test_what_a_slow_path_has_taken_arrives_long_after() -> None:
+    history = settled()
+    history.add(Fault("slow", WALL_MS - 9000, WALL_MS - 8000, ("n1",), ("n2",)))
+    history.add(Suspicion("n2", "n1", LATER_MS, LATER_MS + 10))
+    history.add(Fault("pause", WALL_MS - 5000, WALL_MS - 1000, nodes=("n1",)))
+    history.add(Suspicion("n3", "n1", WALL_MS - 4500, WALL_MS - 1000))
+    assert found(history, "M2") == []
+
+
 # M3.
 
 
@@ -465,6 +479,15 @@ def test_an_incarnation_that_falls_is_reported_unless_a_disk_was_replaced() -> N
     assert found(history, "M3")
     history.add(Fault("restored", 25, 25, nodes=("n1",)))
     assert found(history, "M3") == []
+
+
+@pytest.mark.parametrize(("node", "excused"), [("n1", True), ("n2", False)])
+def test_what_a_node_learned_of_others_may_be_lost_with_its_power(node: str, excused: bool) -> None:
+    history = settled()
+    history.add(MemberSeen("n1", "n2", 10, 5))
+    history.add(Fault("power_cut", 15, 15, nodes=(node,)))
+    history.add(MemberSeen("n1", "n2", 20, 4))
+    assert (found(history, "M3") == []) is excused
 
 
 def test_a_node_that_left_and_is_back_is_reported() -> None:

@@ -466,9 +466,20 @@ def test_a_value_under_another_key_never_goes_unnoticed(
 
 
 def test_owners_of_a_key_alone_are_judged() -> None:
-    """A node that is no primary owes nothing."""
+    """A node that is no primary owes nothing, but to hold nothing."""
     _, history, at = settled()
     assert history.end
     history.end.owners = [Owners(KEY, ("n1", "n2"))]
     spoil_sets(history, "n3", lambda _: held(at["v1"]))
+    assert invariants(judge(history)) == ["H1"]
+    spoil_sets(history, "n3", lambda _: None)
     assert judge(history) == []
+
+
+def test_what_a_node_held_when_it_was_a_primary_may_lie_there() -> None:
+    _, history, at = settled()
+    assert history.end
+    history.end.owners = [Owners(KEY, ("n1", "n2"))]
+    history.add(Fault("layout", 0))
+    spoil_sets(history, "n3", lambda _: held(at["v1"]))
+    assert not found(history, "H1")

@@ -181,6 +181,19 @@ def test_an_error_that_is_taken_for_absence_is_reported(
     assert bool(found(store.history, "S5")) is wrong
 
 
+def test_what_was_put_into_the_place_of_a_rotten_record_is_not_laid_to_the_error() -> None:
+    """The first request has n1 repaired from a replica that did not have the write either."""
+    store = ModelStore()
+    write = store.write()
+    first = store.read()
+    read = store.read()
+    store.history.add(Fault("flip", write.end_ms, read.end_ms, ("n1",)))
+    read.values, read.context = (), b""
+    assert found(store.history, "S5") == []
+    first.end_ms = write.end_ms - 1
+    assert found(store.history, "S5")
+
+
 # S6 and S7.
 
 
@@ -224,6 +237,18 @@ def test_an_acknowledgement_that_too_few_nodes_can_have_made_is_reported(
         history, write = acknowledged(kind, nodes, detail)
         write.primaries = ()
         assert bool(found(history, invariant)) is wrong
+
+
+@pytest.mark.parametrize(("detail", "wrong"), [("data", True), ("hints", False)])
+def test_primaries_store_in_the_engine_of_the_data_alone(detail: str, wrong: bool) -> None:
+    """Where the acknowledgement names nobody, and where the key lies is known."""
+    store = ModelStore()
+    write = store.write()
+    write.primaries = ()
+    fault = Fault("sync_failed", write.start_ms - 1, write.end_ms + 1, ("n1", "n3"), detail=detail)
+    store.history.add(fault)
+    history = store.finish()
+    assert bool(found(history, "S6")) is wrong
 
 
 def test_a_full_disk_with_room_for_a_little_may_acknowledge() -> None:
