@@ -458,6 +458,18 @@ def test_a_crash_that_waits_for_its_moment_is_none_before() -> None:
     assert found(history, "M2") == []
 
 
+def test_who_is_started_again_is_stopped_no_more() -> None:
+    history = settled()
+    history.add(stopped := Fault("pause", WALL_MS - 5000, WALL_MS - 1000, nodes=("n3",)))
+    wall_ms = WALL_MS - 9000
+    history.runs = [Run("n1", wall_ms), Run("n2", wall_ms), Run("n3", wall_ms)]
+    assert len(found(history, "M2")) == 2
+    history.runs[2].end_ms = stopped.start_ms + 400
+    assert len(found(history, "M2")) == 2
+    history.runs.append(Run("n3", stopped.start_ms + 500))
+    assert found(history, "M2") == []
+
+
 def test_what_a_slow_path_has_taken_arrives_long_after() -> None:
     history = settled()
     history.add(Fault("slow", WALL_MS - 9000, WALL_MS - 8000, ("n1",), ("n2",)))
