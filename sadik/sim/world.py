@@ -125,8 +125,6 @@ class World:
         else:
             await cluster.form()
         await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
-        # Of two that dial each other at the very start one gives its link up.
-        self.history.suspicions.clear()
         await self._disturb()
         healed_ms, agreed_ms = await self._heal()
         if self.plan.lost:

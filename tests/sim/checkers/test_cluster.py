@@ -430,6 +430,9 @@ def test_a_suspicion_without_reason_is_reported_from_the_number_on_that_is_allow
     history.setup.false_suspicions_max = 1
     assert found(history, "M2") == []
     history.setup.false_suspicions_max = 0
+    history.suspicions[0].end_ms = LATER_MS
+    assert found(history, "M2") == []
+    history.suspicions[0].end_ms = LATER_MS + 10
     history.add(Fault("slow", LATER_MS - 500, LATER_MS - 400, ("n3",), ("n2",)))
     assert found(history, "M2") == []
 
