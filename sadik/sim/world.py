@@ -240,10 +240,12 @@ class World:
 
     async def _use_core(self, since_ms: float) -> None:
         """With those that are left, every key can be read and written."""
+        keys = sorted({operation.key for operation in self.history.operations})
+        if not keys:
+            return
         nodes = tuple(node.name for node in self.cluster.up())
         self.history.add(phase := Phase("core", since_ms, nodes=nodes))
         client = self._client(self.plan.clients + 1)
-        keys = sorted({operation.key for operation in self.history.operations})
         numbers = [list(self.cluster.nodes).index(name) for name in nodes]
 
         async def use() -> None:
