@@ -96,3 +96,18 @@ class Shape:
             ),
             log=LogConfig(level="error"),
         )
+
+
+def shipped() -> Shape:
+    """With the intervals and timeouts that nodes have unless told otherwise; those of other shapes are
+    shorter, so that seconds of them show what takes minutes.
+    """
+    storage, limits, peers = StorageConfig(), LimitsConfig(), ClusterConfig()
+    return Shape(
+        sync_interval_ms=storage.sync_interval_ms,
+        request_timeout_ms=limits.request_timeout_ms,
+        gossip_interval_ms=peers.gossip_interval_ms,
+        heartbeat_interval_ms=peers.heartbeat_interval_ms,
+        peer_timeout_ms=peers.peer_timeout_ms,
+        exchange_interval_ms=peers.exchange_interval_ms,
+    )
