@@ -11,8 +11,8 @@ the smaller id does, the other one only after a grace time. Where both do at onc
   it in, and gives its own attempt up.
 - A WELCOME is therefore the newest word: a link that the dialling node let in meanwhile is one the other side
   has given up, and is replaced.
-- A link on which nothing was heard for two heartbeats does not count as live: the other side may have lost it
-  already.
+- A link on which nothing was heard for some two heartbeats does not count as live: the other side may have
+  lost it already.
 
 A peer that is silent for ``peer_timeout_ms``, or takes nothing of what is queued for so long, has its link
 closed. Everything that is sent is a sign of life; a PING is sent where nothing else was. A bulk link that
@@ -460,7 +460,9 @@ class Links:
         return False
 
     def _is_live(self, link: Link) -> bool:
-        return link.heard or self._clock.monotonic_ns() - link.heard_ns < 2 * self._heartbeat_ns
+        # What was sent is seen in the next tick, and a sign of life is sent in one: a tick late each.
+        patience_ns = 2 * (self._heartbeat_ns + self.tick_ns)
+        return link.heard or self._clock.monotonic_ns() - link.heard_ns < patience_ns
 
     def _new_link(self, wire: Wire, greeting: Dialled | Dialling) -> Link:
         return Link(self, wire, greeting, payload_bytes_max=self._payload_bytes_max, clock=self._clock)
