@@ -374,7 +374,7 @@ class LayoutState:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._staged: dict[NodeId, Change] = {}
-        self._export = b""
+        self._export = self._digest = b""
         self._next: Layout | None = None
 
     @property
@@ -384,7 +384,9 @@ class LayoutState:
 
     def digest(self) -> bytes:
         """16 bytes, equal where everything known is equal."""
-        return BLAKE3.digest(self.export())
+        if not self._digest:
+            self._digest = BLAKE3.digest(self.export())
+        return self._digest
 
     def export(self) -> bytes:
         """All of it, for ``merge`` on another node, or on this one after a restart."""
@@ -495,7 +497,8 @@ class LayoutState:
         self._set(self.layout, staged)
 
     def _set(self, layout: Layout, staged: dict[NodeId, Change]) -> None:
-        self.layout, self._staged, self._export, self._next = layout, staged, b"", None
+        self.layout, self._staged, self._next = layout, staged, None
+        self._export = self._digest = b""
 
 
 def vote(state: LayoutState, version: int, base: bytes) -> str:
