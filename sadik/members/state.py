@@ -129,6 +129,9 @@ def presence(member: Member, *, up: bool, down_ms: int) -> Presence:
     return "suspect" if down_ms < DEAD_AFTER_MS else "dead"
 
 
+_DECODER: Final = msgspec.msgpack.Decoder(list[Member])
+
+
 class MemberTable:
     """All records that one node knows; shared by gossip."""
 
@@ -185,7 +188,7 @@ class MemberTable:
             ProtocolError: Not such bytes, or too many members; nothing is changed.
         """
         try:
-            records = msgspec.msgpack.decode(data, type=list[Member])
+            records = _DECODER.decode(data)
             for record in records:
                 check_member(record)
         except (msgspec.MsgspecError, InvalidRequest) as error:
