@@ -16,7 +16,7 @@ from sadik.sim.history import FaultKind
 from sadik.sim.network import Weather
 from sadik.sim.plan import Disturbance, Plan
 from sadik.sim.shape import Shape, shipped
-from sadik.sim.workload import WORKLOADS
+from sadik.sim.workload import USUAL, WORKLOADS
 
 NETWORK: Final[tuple[FaultKind, ...]] = ("split", "slow", "clog", "reset")
 PROCESS: Final[tuple[FaultKind, ...]] = ("crash", "pause", "clock", "derived")
@@ -45,7 +45,7 @@ class Profile:
     faults: tuple[FaultKind, ...] = (*NETWORK, *PROCESS, *DISK, *LOSSES)
     sync: tuple[SyncMode, ...] = ("always", "always", "interval")
     shape: Shape = field(default_factory=Shape)
-    workloads: tuple[str, ...] = tuple(WORKLOADS)
+    workloads: tuple[str, ...] = USUAL
     calm: float = 0.05
     horizon_s: float = 2.0
     clients: int = 5
@@ -86,7 +86,7 @@ PROFILES: Final[dict[str, Profile]] = {
         # Two of the three do not see each other, and what each has written is mended late.
         shape=Shape(nodes=3, exchange_interval_ms=3000),
         sync=("always",),
-        workloads=("blind", "contention"),
+        workloads=("overwrites", "overwrites", "blind", "contention"),
         calm=0.0,
         zones=False,
         partial=0.7,
@@ -228,6 +228,7 @@ def _draw(
     lasts_s = rng.choice((0.1, 0.5, 1.0, 1.5)) * rng.uniform(0.5, 1.5)
     if kind == "flip":
         # Bits turn when it begins and when it ends.
+        at_s /= min(3, profile.rots)
         lasts_s /= profile.rots
     if profile.horizon_s > 10:
         lasts_s *= profile.horizon_s / 2
@@ -252,7 +253,7 @@ def _flaps(rng: random.Random, one: Disturbance, profile: Profile) -> Iterator[D
     """The same again, a short while after the one before was over."""
     times = {"split": profile.flaps, "flip": profile.rots}.get(one.kind, 1)
     for _ in range(times - 1):
-        at_s = one.at_s + one.lasts_s + rng.uniform(0.02, 0.5)
+        at_s = one.at_s + one.lasts_s + rng.uniform(0.02, 0.5 if one.kind == "split" else 0.15)
         if at_s >= profile.horizon_s:
             return
         one = replace(one, at_s=at_s, amount=rng.getrandbits(30))

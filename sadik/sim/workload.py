@@ -91,6 +91,8 @@ REGISTER: Final = Workload((("read", 3), ("rmw", 4), ("put", 2), ("delete", 1)),
 """Every write hands back a context."""
 BLIND: Final = Workload((("set", 5), ("get", 3), ("read", 2)), keys=6)
 """Plain SET and GET, as most Redis clients do."""
+OVERWRITES: Final = Workload((("set", 1),), keys=3)
+"""Nothing but SET: no read mends what is wrong before the next write comes."""
 CONTENTION: Final = Workload((("rmw", 8), ("forge", 1), ("read", 2)), keys=2)
 """Clients read, think and write the same key, so siblings come and go."""
 RECREATION: Final = Workload((("set", 3), ("rmw", 2), ("del", 2), ("delete", 3), ("read", 3)), keys=4)
@@ -122,4 +124,7 @@ WORKLOADS: Final[dict[str, Workload]] = {
     "skewed": SKEWED,
     "batches": BATCHES,
     "mixed": MIXED,
+    "overwrites": OVERWRITES,
 }
+USUAL: Final = tuple(name for name in WORKLOADS if name != "overwrites")
+"""Those that a profile draws from unless it names some."""
