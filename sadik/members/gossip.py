@@ -2,7 +2,7 @@
 
     asks      digests of all that is shared; what it knows the other to lack
     answers   digests after merging that; all of what still differs
-    asks      only if needed: what the answer showed the other to lack, and that what it brought is here now
+    asks      only if needed: what the answer showed the other to lack
 
 Each thing shared is a join-semilattice whose ``merge`` takes everything another node knows of it, so rounds
 may be lost, repeated or overlap. Equal nodes exchange digests only, some 100 bytes. Here are the messages and
@@ -136,4 +136,4 @@ class Gossip:
 
     def _differing(self, theirs: Mapping[str, bytes]) -> list[Shared]:
         # What the other node does not name it does not share, or nothing is known of it: it asks.
-        return [item for item in self._shared if theirs.get(item.name, mine := item.digest()) != mine]
+        return [item for item in self._shared if theirs.get(item.name, item.digest()) != item.digest()]

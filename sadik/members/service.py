@@ -342,8 +342,7 @@ class Members:
         self._theirs.pop(identity.node, None)
         log.info("node %s is up", identity.node)
         self._look()
-        # One of the two asks, and ends when both have heard all; should that fail, a round does it.
-        if self._running and self.me < identity.node:
+        if self._running:
             self._spawn(partial(self._exchange, identity.node))
 
     def _on_down(self, node: NodeId, reason: str) -> None:
@@ -363,10 +362,7 @@ class Members:
         if sender not in self._links:
             raise InvalidRequest(f"node {sender} is not a member here")
         self._counts["bytes_in"] += len(payload)
-        theirs = self._learn(sender, payload).theirs
-        if self._gossip.agrees(theirs):
-            self._hear(sender)
-        reply = self._gossip.message(theirs)
+        reply = self._gossip.message(self._learn(sender, payload).theirs)
         self._counts["bytes_out"] += len(reply)
         return reply
 
@@ -448,22 +444,17 @@ class Members:
         """Gossip with one node; whether it answered."""
         try:
             learned = await self._call(node, self._theirs.get(node, {}), timeout_ms)
-            if learned.changed or not self._gossip.agrees(learned.theirs):
-                # It lacks something, or cannot know yet that it does not. Once is enough: what changes
-                # meanwhile has the next round.
+            if not self._gossip.agrees(learned.theirs):
+                # It lacks something. Once is enough: what changes meanwhile has the next round.
                 await self._call(node, learned.theirs, timeout_ms)
         except SadikError as error:
             self._counts["failed"] += 1
             log.debug("no gossip with node %s: %s", node, error)
             return False
-        self._hear(node)
-        return True
-
-    def _hear(self, node: NodeId) -> None:
-        """All that a node knows has been heard over the link that there is now."""
         if node in self._links and node not in self._heard:
             self._heard[node] = None
             self._look()
+        return True
 
     async def _call(self, node: NodeId, theirs: Mapping[str, bytes], timeout_ms: int) -> Learned:
         message = self._gossip.message(theirs)
