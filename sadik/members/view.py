@@ -127,7 +127,7 @@ class View:
         return found
 
 
-@lru_cache(maxsize=128)  # A node that comes back, or a link that flaps, brings what there was before.
+@lru_cache(maxsize=64)  # A node that comes back, or a link that flaps, brings what there was before.
 def _make_targets(layout: Layout, up: tuple[bool, ...], me: int, n: int) -> Targets:
     order = layout.order
     live = np.array(up, dtype=np.bool_)
