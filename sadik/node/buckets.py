@@ -167,28 +167,29 @@ class BucketRegistry:
         """Do once more what a power cut has half undone.
 
         It may keep a record and lose the one before it that gave the bucket its space (FLUSHDB, or the
-        bucket's first write). Reads would find such a record, listings not, and compaction would drop it.
-        Nothing in its space was ever promised to be durable, but it tells that the truncation took place,
-        and between which stamps. Spaces retired in order have lower numbers than their bucket's.
+        bucket's first write). Reads would find such a record, listings not, and compaction would drop it. It
+        tells that the space was the bucket's; and that what lies in spaces before it was truncated, whose
+        newest stamp is therefore no greater than the truncation's. Not one stamp more may be hidden: the
+        floor is shared, and other nodes have acknowledged what this one has lost.
 
         Cost: nothing as a rule; a walk through all keys where there are such spaces.
         """
-        youngest: dict[bytes, tuple[int, int]] = {}
+        newest: dict[bytes, dict[int, int]] = {}
         after = b""
         while strays and (page := self._engine.scan(after, _LAST_DIGEST, _PAGE_KEYS, _PAGE_BYTES)):
             after = page[-1].digest
             for entry in page:
-                if entry.space not in strays or not entry.value:
-                    continue
-                name = entry.name[1 : 1 + entry.name[0]]
-                # Each record's last event came after the truncation, and everything older before it.
-                found = (-entry.space, versions.stamp_max(entry.value))
-                if entry.space > self.get(name).space:
-                    youngest[name] = min(youngest.get(name, found), found)
-        for name, (space, stamp) in sorted(youngest.items()):
-            known = self.get(name)
-            floor = max(known.floor, stamp - 1)
-            bucket = _make(name, -space, floor, known.properties, known.stamp, stored=False)
+                if entry.value:
+                    spaces = newest.setdefault(entry.name[1 : 1 + entry.name[0]], {})
+                    stamp = versions.stamp_max(entry.value)
+                    spaces[entry.space] = max(spaces.get(entry.space, 0), stamp)
+        for name, spaces in sorted(newest.items()):
+            known, space = self.get(name), max(spaces)
+            if space not in strays or space < known.space:
+                continue
+            older = [stamp for number, stamp in spaces.items() if number < space]
+            floor = max([known.floor, *older])
+            bucket = _make(name, space, floor, known.properties, known.stamp, stored=False)
             self._store(bucket)
             self._buckets[name] = bucket
 
