@@ -265,12 +265,14 @@ class Link:
             self._ping(now_ns)
         return ""
 
-    def forgive(self, pause_ns: int) -> None:
-        """This process itself stood still for so long: the other side's silence meanwhile says nothing."""
-        self.heard_ns += pause_ns
-        self.opened_ns += pause_ns
-        self._taken_ns += pause_ns
-        self._awake_ns += pause_ns
+    def forgive(self, now_ns: int, pause_ns: int) -> None:
+        """This process itself stood still for so long: the other side's silence meanwhile says nothing. What
+        began since then, or in the midst of it, has not waited for the whole of it.
+        """
+        self.heard_ns = min(now_ns, self.heard_ns + pause_ns)
+        self.opened_ns = min(now_ns, self.opened_ns + pause_ns)
+        self._taken_ns = min(now_ns, self._taken_ns + pause_ns)
+        self._awake_ns = min(now_ns, self._awake_ns + pause_ns)
 
     def wake(self, now_ns: int) -> None:
         """A link that rests shows from now on whether it still works."""

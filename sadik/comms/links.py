@@ -277,7 +277,7 @@ class Links:
         everyone = [*self._strangers, *self._up[BULK].values(), *self._up[DATA].values()]
         if pause_ns > self.tick_ns:
             for link in everyone:
-                link.forgive(pause_ns)
+                link.forgive(now_ns, pause_ns)
         for link in everyone:
             if link.ended:
                 continue

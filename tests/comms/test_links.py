@@ -313,6 +313,21 @@ def test_own_pause_is_not_the_others_silence() -> None:
     run(story)
 
 
+def test_a_pause_does_not_excuse_what_begins_after_it() -> None:
+    """Found by the simulator (deletes/1000058, M2): a link that came up as the process went on, before its
+    first tick, had the whole pause credited, and its silence was noticed so much later."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        world.network.tick()
+        a.transport._ticked_ns -= 120_000_000_000
+        world.network.cut(a.name, b.name)
+        world.run(TIMEOUT_MS + 2 * TICK_MS)
+        assert a.recorder.downs() == ["silent"]
+
+    run(story)
+
+
 def test_lost_link_is_dialled_again_with_growing_pauses() -> None:
     """At once, as most losses are short; then seldom, as a machine that is gone needs no help."""
 
