@@ -64,7 +64,8 @@ class Witness:
         self.by_value: dict[bytes, list[Minted]] = {}
         self.siblings_max = 0
         self._now_ms = now_ms
-        self._newest: dict[int, int] = {}
+        # By key: stamps are taken in order, but not always stored so.
+        self._newest: dict[tuple[int, bytes], int] = {}
 
     def look(
         self, node: str, actor: int, key: bytes, encoded: Buffer, held: Callable[[], Buffer | None]
@@ -77,11 +78,11 @@ class Witness:
         """
         entries, values = versions.decode(encoded)
         self.siblings_max = max(self.siblings_max, len(values))
-        newest = self._newest.get(actor, 0)
+        newest = self._newest.get((actor, key), 0)
         mints = [one for one in values if one.actor == actor and one.stamp > newest]
         if not mints:
             return
-        self._newest[actor] = max(one.stamp for one in mints)
+        self._newest[actor, key] = max(one.stamp for one in mints)
         own = self._own(actor, entries, mints, held)
         for one in mints:
             minted = Minted(

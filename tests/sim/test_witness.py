@@ -11,10 +11,10 @@ from sadik.sim.witness import Witness
 ACTOR = 7
 
 
-def look(witness: Witness, value: bytes, stamp: int) -> None:
+def look(witness: Witness, value: bytes, stamp: int, key: bytes = b"k") -> None:
     one = versions.Value(ACTOR, stamp, 0, 0, -1, b"", value)
     encoded = versions.encode([(ACTOR, stamp)], [one])
-    witness.look("n1", ACTOR, b"k", encoded, lambda: None)
+    witness.look("n1", ACTOR, key, encoded, lambda: None)
 
 
 def refused(witness: Witness, value: bytes, stamp: int, error: Exception) -> None:
@@ -41,3 +41,14 @@ def test_what_fails_otherwise_may_be_there_after_the_next_start() -> None:
     with pytest.raises(StorageFailed):
         refused(witness, b"v", 1, StorageFailed("a sync failed"))
     assert [one.dot for one in witness.by_value[b"v"]] == [(ACTOR, 1)]
+
+
+def test_stamps_of_two_keys_need_not_be_stored_in_order() -> None:
+    """Found by a seed (deletes/1000325): of two requests of one turn the later one was stored first, and the
+    dot of the other was not seen."""
+    witness = Witness(lambda: 0.0)
+    look(witness, b"later", 2, b"a")
+    look(witness, b"earlier", 1, b"b")
+    assert [one.dot for one in witness.by_value[b"earlier"]] == [(ACTOR, 1)]
+    look(witness, b"earlier", 1, b"b")
+    assert len(witness.minted) == 2
