@@ -15,8 +15,8 @@ import os
 from typing import TYPE_CHECKING
 
 NAMES = (
-    *("digest", "frames", "hints", "keydir", "mapping", "merkle", "packets", "replica", "resp"),
-    *("ring", "segment", "vclock", "versions"),
+    *("agenda", "digest", "frames", "hints", "keydir", "mapping", "merkle", "packets", "replica"),
+    *("resp", "ring", "segment", "vclock", "versions"),
 )
 CHOICE = os.environ.get("SADIK_KERNELS", "native")
 
@@ -25,6 +25,7 @@ if CHOICE not in ("native", "reference"):
 
 if TYPE_CHECKING:
     from sadik.kernels.native import (
+        agenda,
         digest,
         frames,
         hints,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHOICE",
     "NAMES",
+    "agenda",
     "digest",
     "frames",
     "hints",

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from sadik.kernels import agenda
 from sadik.sim.loop import Process
 
 if TYPE_CHECKING:
@@ -55,11 +56,7 @@ class Stream(asyncio.Transport):
         self._peers = local[0] in names and remote[0] in names
         self._path: Path = network.path(local[0], remote[0])
         self._context = process.context
-        # What the loop runs when something arrives.
-        self._callback = self._arrive
-        self._args = ()
-        self._cancelled = False
-        self._scheduled = False
+        self._arrival = agenda.Due(self._arrive, (), process.context)
         self._protocol: asyncio.Protocol = cast("asyncio.Protocol", None)
         self._flight: deque[tuple[float, bytes]] = deque()
         self._unheard_bytes = 0
@@ -76,7 +73,7 @@ class Stream(asyncio.Transport):
 
     def open(self, factory: Callable[[], asyncio.BaseProtocol], when_s: float, context: Any) -> None:
         """The listening side: a protocol is made for it there."""
-        self._context = context
+        self._context = self._arrival.context = context
         self._post(when_s, lambda: self.adopt(factory()))
 
     def adopt(self, protocol: asyncio.BaseProtocol) -> None:
@@ -214,7 +211,7 @@ class Stream(asyncio.Transport):
             arrival_s = self._last_arrival_s
         self._last_arrival_s = arrival_s
         self._flight.append((arrival_s, data))
-        self._loop.post_again(self.other.process, arrival_s, self.other)
+        self._loop.post_again(self.other.process, arrival_s, self.other._arrival)
 
     def _arrive(self) -> None:
         """Hand over what has come from the other end."""
