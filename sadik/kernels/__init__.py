@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 NAMES = (
     *("agenda", "digest", "frames", "hints", "keydir", "mapping", "merkle", "packets", "replica"),
-    *("resp", "ring", "segment", "vclock", "versions"),
+    *("resp", "ring", "segment", "vclock", "versions", "wire"),
 )
 CHOICE = os.environ.get("SADIK_KERNELS", "native")
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         segment,
         vclock,
         versions,
+        wire,
     )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "segment",
     "vclock",
     "versions",
+    "wire",
 ]
 
 
