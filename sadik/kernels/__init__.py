@@ -15,8 +15,8 @@ import os
 from typing import TYPE_CHECKING
 
 NAMES = (
-    *("digest", "frames", "hints", "keydir", "mapping", "merkle", "packets", "replica", "resp"),
-    *("ring", "segment", "vclock", "versions"),
+    *("agenda", "digest", "frames", "hints", "keydir", "mapping", "merkle", "packets", "replica"),
+    *("resp", "ring", "segment", "vclock", "versions", "wire"),
 )
 CHOICE = os.environ.get("SADIK_KERNELS", "native")
 
@@ -25,6 +25,7 @@ if CHOICE not in ("native", "reference"):
 
 if TYPE_CHECKING:
     from sadik.kernels.native import (
+        agenda,
         digest,
         frames,
         hints,
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
         segment,
         vclock,
         versions,
+        wire,
     )
 
 __all__ = [
     "CHOICE",
     "NAMES",
+    "agenda",
     "digest",
     "frames",
     "hints",
@@ -56,6 +59,7 @@ __all__ = [
     "segment",
     "vclock",
     "versions",
+    "wire",
 ]
 
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import heapq
 import random
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+from sadik.kernels import agenda
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Streams(Protocol):
     async def connect(self, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> Any: ...
 
 
-class Process:
+class Process(agenda.Process):
     """What lives and dies together.
 
     Attributes:
@@ -53,16 +53,12 @@ class Process:
         host: Its address, as listeners and dialling see it.
         context: Every callback of the process runs in a copy of it.
         alive: Not killed. paused: Nothing of it runs for now.
-        ready: Callbacks that wait for its turn.
     """
 
     def __init__(self, name: str, host: str = "") -> None:
+        super().__init__()
         self.name = name
         self.host = host
-        self.alive = True
-        self.paused = False
-        self.ready: deque[Due] = deque()
-        self.listed = False
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
 
@@ -104,69 +100,7 @@ class SimFuture(asyncio.Future[T]):
         return self.number
 
 
-class SimHandle:
-    """A callback: what a turn runs. No ``Handle`` of asyncio's, as there are a thousand for each operation of
-    a client."""
-
-    __slots__ = ("_args", "_callback", "_cancelled", "_context")
-
-    def __init__(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context
-    ) -> None:
-        self._callback = callback
-        self._args = args
-        self._context = context
-        self._cancelled = False
-
-    def cancelled(self) -> bool:
-        return self._cancelled
-
-    def cancel(self) -> None:
-        self._cancelled = True
-
-
-class SimTimerHandle:
-    """A callback at a time, likewise."""
-
-    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_loop", "_scheduled", "_when")
-
-    def __init__(
-        self,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: VirtualLoop,
-        context: contextvars.Context,
-    ) -> None:
-        self._when = when
-        self._callback: Any = callback
-        self._args: Any = args
-        self._loop = loop
-        self._context = context
-        self._cancelled = False
-        self._scheduled = False
-
-    def when(self) -> float:
-        return self._when
-
-    def cancelled(self) -> bool:
-        return self._cancelled
-
-    def cancel(self) -> None:
-        if not self._cancelled:
-            self._cancelled = True
-            # The loop may keep it until its time.
-            self._callback = self._args = None
-            if self._scheduled:
-                self._loop._timer_cancelled()
-
-
-Due = Any
-"""What a turn runs: a handle, or whatever has ``_context``, ``_callback``, ``_args``, ``_cancelled``
-and ``_scheduled``."""
-
-
-class VirtualLoop(asyncio.BaseEventLoop):
+class VirtualLoop(agenda.Agenda, asyncio.BaseEventLoop):  # type: ignore[misc]
     """The loop.
 
     Args:
@@ -181,90 +115,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """
 
     def __init__(self, rng: random.Random | None = None) -> None:
-        super().__init__()
-        self.now_s = START_S
-        self.turns = 0
-        self.harness = Process("harness")
+        asyncio.BaseEventLoop.__init__(self)
+        draw = (rng or random.Random(0)).random
+        agenda.Agenda.__init__(self, PROCESS, Process("harness"), draw, START_S, RUNAWAY_TURNS)
         self.streams: Streams | None = None
-        self._rng = rng or random.Random(0)
-        self._timers: list[tuple[float, int, Due, Process]] = []
-        self._cancelled = 0
-        self._runnable: list[Process] = []
-        self._numbers = 0
-        self._turns_max = RUNAWAY_TURNS
-        self._ended = False
-        self._stopping = False
         self._buried: list[SimTask[Any]] = []
-
-    # Time and callbacks.
-
-    def time(self) -> float:
-        return self.now_s
-
-    def call_soon(  # type: ignore[override]
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> SimHandle:
-        if context is None:
-            context = contextvars.copy_context()
-        handle = SimHandle(callback, args, context)
-        process = context.get(PROCESS, self.harness)
-        if process.alive and not self._ended:
-            process.ready.append(handle)
-            if not process.listed:
-                process.listed = True
-                self._runnable.append(process)
-        return handle
-
-    def call_later(  # type: ignore[override]
-        self,
-        delay: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: contextvars.Context | None = None,
-    ) -> SimTimerHandle:
-        return self.call_at(self.now_s + delay, callback, *args, context=context)
-
-    def call_at(  # type: ignore[override]
-        self,
-        when: float,
-        callback: Callable[..., object],
-        *args: Any,
-        context: contextvars.Context | None = None,
-    ) -> SimTimerHandle:
-        if context is None:
-            context = contextvars.copy_context()
-        handle = SimTimerHandle(when, callback, args, self, context)
-        process = context.get(PROCESS, self.harness)
-        if process.alive and not self._ended:
-            if when > self.now_s:
-                handle._scheduled = True
-                self._numbers += 1
-                heapq.heappush(self._timers, (when, self._numbers, handle, process))
-            else:
-                process.ready.append(handle)
-                if not process.listed:
-                    process.listed = True
-                    self._runnable.append(process)
-        return handle
 
     def post(
         self, process: Process, when: float, callback: Callable[..., object], *args: Any
-    ) -> SimTimerHandle:
+    ) -> agenda.Timer:
         """Call back in another process at a time."""
         return self.call_at(when, callback, *args, context=process.context)
-
-    def post_again(self, process: Process, when: float, due: Due) -> None:
-        """Let something run at a time. It may wait for several at once, and is never cancelled."""
-        if process.alive and not self._ended:
-            self._numbers += 1
-            heapq.heappush(self._timers, (when, self._numbers, due, process))
-
-    def _timer_cancelled(self) -> None:
-        self._cancelled += 1
-        if self._cancelled > 100 and 2 * self._cancelled > len(self._timers):
-            self._timers[:] = [timer for timer in self._timers if not timer[2]._cancelled]
-            heapq.heapify(self._timers)
-            self._cancelled = 0
 
     # Tasks.
 
@@ -306,26 +167,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process.alive = False
         # Their coroutines must not end, which they would if nobody held them.
         self._bury(task for task in asyncio.all_tasks(self) if task.process is process)  # type: ignore[attr-defined]
-        process.ready.clear()
+        process.forget()
 
     def pause(self, process: Process) -> None:
         """Nothing of the process runs until ``resume``; what is due meanwhile runs then."""
         process.paused = True
 
-    def resume(self, process: Process) -> None:
-        process.paused = False
-        if process.alive and process.ready and not process.listed:
-            process.listed = True
-            self._runnable.append(process)
-
     def abandon(self) -> None:
         """The end of the simulation: every process that still runs is gone, and the loop can be closed."""
         self._ended = True
-        self._timers.clear()
+        self.forget_timers()
         self._bury(task for task in asyncio.all_tasks(self))
-        for process in self._runnable:
-            process.ready.clear()
-        self._runnable.clear()
+        self.forget_turns()
         for task in self._buried:
             _unwind(task.get_coro())
         self._buried.clear()
@@ -337,68 +190,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
             asyncio._unregister_task(task)
             self._buried.append(task)
 
-    # The turn.
+    # What the agenda asks of it.
 
-    def _run_once(self) -> None:
-        runnable, random = self._runnable, self._rng.random
-        while not self._stopping:
-            if not runnable:
-                self._advance()
-            self.turns += 1
-            if self.turns > self._turns_max:
-                raise SimulationError(
-                    f"time stands still at {self.now_s:.6f}: something of {runnable} runs for ever"
-                )
-            count = len(runnable)
-            chosen = int(random() * count) if count > 1 else 0
-            process = runnable[chosen]
-            runnable[chosen] = runnable[-1]
-            runnable.pop()
-            process.listed = False
-            if not process.paused:
-                self._run_turn(process)
-
-    def _run_turn(self, process: Process) -> None:
-        ready = process.ready
-        for _ in range(len(ready)):
-            if not ready:
-                # It has died in the middle.
-                return
-            due = ready.popleft()
-            if due._cancelled:
-                continue
-            try:
-                due._context.run(due._callback, *due._args)
-            except (SystemExit, KeyboardInterrupt, SimulationError):
-                raise
-            except BaseException as error:  # noqa: BLE001  (as asyncio does)
-                self._report(due, error)
-        if ready and not process.listed:
-            process.listed = True
-            self._runnable.append(process)
-
-    def _report(self, due: Due, error: BaseException) -> None:
-        what = getattr(due._callback, "__qualname__", repr(due._callback))
+    def _report(self, callback: Any, error: BaseException) -> None:
+        if isinstance(error, (SystemExit, KeyboardInterrupt, SimulationError)):
+            raise error
+        what = getattr(callback, "__qualname__", repr(callback))
         self.call_exception_handler({"message": f"Exception in callback {what}", "exception": error})
 
-    def _advance(self) -> None:
-        """Nobody has anything to do: it is the time of the next timer, and all that is due then is ready."""
-        timers, runnable = self._timers, self._runnable
-        while timers and (not runnable or timers[0][0] <= self.now_s):
-            when, _, due, process = heapq.heappop(timers)
-            due._scheduled = False
-            if due._cancelled:
-                self._cancelled -= 1
-            elif process.alive:
-                if when > self.now_s:
-                    self.now_s = when
-                    self._turns_max = self.turns + RUNAWAY_TURNS
-                process.ready.append(due)
-                if not process.listed:
-                    process.listed = True
-                    runnable.append(process)
-        if not runnable:
-            raise SimulationError("everything waits for ever")
+    def _stands_still(self) -> NoReturn:
+        raise SimulationError(
+            f"time stands still at {self.now_s:.6f}: something of {self.waiting()} runs for ever"
+        )
+
+    def _waits_for_ever(self) -> NoReturn:
+        raise SimulationError("everything waits for ever")
 
     # The network.
 

@@ -12,9 +12,9 @@ import contextvars
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import log
 from typing import Any, Final
 
+from sadik.kernels import wire
 from sadik.sim.loop import PROCESS, Process, VirtualLoop
 from sadik.sim.stream import Stream
 from sadik.sim.trace import Trace
@@ -41,45 +41,6 @@ class Weather:
     slow: float = 0.0
     bytes_per_s: float = 1e8
     torn: float = 0.02
-
-
-class Path:
-    """One direction between two hosts.
-
-    Attributes:
-        weather: May be replaced at any time.
-        closed: How many faults keep it closed. clogged_until_s: Nothing arrives before.
-    """
-
-    __slots__ = ("_free_s", "_rng", "clogged_until_s", "closed", "weather")
-
-    def __init__(self, weather: Weather, rng: random.Random) -> None:
-        self.weather = weather
-        self.closed = 0
-        self.clogged_until_s = 0.0
-        self._free_s = 0.0
-        self._rng = rng
-
-    def latency_s(self) -> float:
-        weather = self.weather
-        mean = weather.latency_s
-        if weather.slow and self._rng.random() < weather.slow:
-            mean *= 100
-        # Exponential.
-        return -mean * log(1.0 - self._rng.random())
-
-    def arrival_s(self, now_s: float, length: int) -> float:
-        """When bytes that are sent now arrive."""
-        start_s = self._free_s if self._free_s > now_s else now_s
-        self._free_s = start_s = start_s + length / self.weather.bytes_per_s
-        if self.clogged_until_s > start_s:
-            start_s = self.clogged_until_s
-        return start_s + self.latency_s()
-
-    def tears(self) -> bool:
-        """Whether the next write arrives in pieces."""
-        torn = self.weather.torn
-        return torn > 0 and self._rng.random() < torn
 
 
 class Listener:
@@ -128,17 +89,17 @@ class Network:
         self.unplugged: set[str] = set()
         self.names: dict[str, str] = {}
         self._listeners: dict[tuple[str, int], Listener] = {}
-        self._paths: dict[tuple[str, str], Path] = {}
+        self._paths: dict[tuple[str, str], wire.Path] = {}
         self._streams: dict[Stream, None] = {}
         self._connections = 0
         self._port = _FIRST_PORT
         loop.streams = self
 
-    def path(self, sender: str, receiver: str) -> Path:
+    def path(self, sender: str, receiver: str) -> wire.Path:
         """From one host to another."""
         found = self._paths.get((sender, receiver))
         if found is None:
-            found = self._paths[sender, receiver] = Path(replace(self.weather), self.rng)
+            found = self._paths[sender, receiver] = wire.Path(replace(self.weather), self.rng.random)
         return found
 
     # Faults.

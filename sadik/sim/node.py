@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from sadik.api.process import Outside, Serving, assemble, born, open_engine, open_hint_engine
@@ -111,9 +112,7 @@ class SimNode:
     def adopt_disk(self, disk: SimFiles) -> None:
         """The next run has this disk."""
         self.disk = disk
-        disk.script.on_operation = lambda kind, path, size: self._trace.note(
-            "disk", self.name, kind, path, size
-        )
+        disk.script.on_operation = partial(self._trace.touched, self.name)
         disk.script.on_crash = self._on_disk_crash
 
     def start(self) -> None:

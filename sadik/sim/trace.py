@@ -41,6 +41,8 @@ class Trace:
         self._hash = blake2b(digest_size=16)
         self._unhashed = bytearray()
         self._began_s = now()
+        self._moment_s = 0.0
+        self._moment = ""
         self.stopped = False
         self._readers: dict[int, frames.Reader] = {}
         self._names = Names()
@@ -69,9 +71,18 @@ class Trace:
         if self.stopped:
             return
         self.events += 1
-        self._unhashed += repr((self._now(), kind, facts)).encode()
+        self._unhashed += f"({self._time()}, {kind!r}, {facts!r})".encode()
         if self._sink is not None:
             self._line(kind, _operation(*facts) if kind == "client" else " ".join(map(_shown, facts)))
+
+    def touched(self, node: str, kind: str, path: str, size: int) -> None:
+        """A node's disk did something: as ``note`` would have it, with less ado."""
+        if self.stopped:
+            return
+        self.events += 1
+        self._unhashed += f"({self._time()}, 'disk', ({node!r}, {kind!r}, {path!r}, {size!r}))".encode()
+        if self._sink is not None:
+            self._line("disk", " ".join(map(_shown, (node, kind, path, size))))
 
     def tell(self, kind: str, text: str) -> None:
         """Something for readers alone, which the hash does not know of."""
@@ -92,6 +103,14 @@ class Trace:
         if self._sink is not None:
             what = self._frames(sender, receiver, connection, data) if peers else self._command(data)
             self._line("send", f"{_who(sender)} > {_who(receiver)}  {what}")
+
+    def _time(self) -> str:
+        """The time, all its digits. Much happens in one instant."""
+        now_s = self._now()
+        if now_s != self._moment_s:
+            self._moment_s = now_s
+            self._moment = repr(now_s)
+        return self._moment
 
     def _flush(self) -> None:
         self._hash.update(self._unhashed)
