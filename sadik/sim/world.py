@@ -135,8 +135,6 @@ class World:
         else:
             await cluster.form()
         await cluster.wait_until(cluster.is_ready, "all nodes serve", READY_S)
-        # Of two that dial each other at the very start one gives its link up.
-        self.history.suspicions.clear()
         await self._disturb()
         healed_ms, agreed_ms = await self._heal()
         if self.plan.lost:
@@ -252,10 +250,12 @@ class World:
 
     async def _use_core(self, since_ms: float) -> None:
         """With those that are left, every key can be read and written."""
+        keys = sorted({operation.key for operation in self.history.operations})
+        if not keys:
+            return
         nodes = tuple(node.name for node in self.cluster.up())
         self.history.add(phase := Phase("core", since_ms, nodes=nodes))
         client = self._client(self.plan.clients + 1)
-        keys = sorted({operation.key for operation in self.history.operations})
         numbers = [list(self.cluster.nodes).index(name) for name in nodes]
 
         async def use() -> None:

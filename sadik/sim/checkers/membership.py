@@ -76,6 +76,9 @@ def failures_are_told_from_health(oracle: Oracle) -> list[Violation]:
 
 
 def _has_reason(oracle: Oracle, one: Suspicion, within_ms: float) -> bool:
+    # Of two that dial each other one gives its link up for the other's: that takes no time.
+    if one.end_ms == one.start_ms:
+        return True
     return _is_touched(oracle, {one.by, one.node}, one.start_ms - within_ms, one.start_ms)
 
 
@@ -92,15 +95,15 @@ def _is_touched(oracle: Oracle, nodes: set[str], start_ms: float, end_ms: float)
 
 
 def _is_silent(oracle: Oracle, fault: Fault, node: str, until_ms: float) -> bool:
-    """Whether nothing comes from a node from the begin of its fault on. A crash may be planned for a later
-    moment: the node's runs tell when it came.
+    """Whether nothing comes from a node from the begin of its fault on. The node's runs tell: a crash may be
+    planned for a later moment, and who is stopped may be killed, and started again, before it is to go on.
     """
+    if fault.kind not in (*ENDS, "pause"):
+        return False
+    runs = [one for one in oracle.history.runs if one.node == node and one.start_ms <= until_ms]
     if fault.kind == "pause":
-        return True
-    return fault.kind in ENDS and not any(
-        one.node == node and one.start_ms <= until_ms and (one.end_ms < 0 or one.end_ms > fault.start_ms)
-        for one in oracle.history.runs
-    )
+        return all(one.start_ms <= fault.start_ms for one in runs)
+    return all(0 <= one.end_ms <= fault.start_ms for one in runs)
 
 
 def _suspects(oracle: Oracle, by: str, node: str, at_ms: float) -> bool:

@@ -430,6 +430,9 @@ def test_a_suspicion_without_reason_is_reported_from_the_number_on_that_is_allow
     history.setup.false_suspicions_max = 1
     assert found(history, "M2") == []
     history.setup.false_suspicions_max = 0
+    history.suspicions[0].end_ms = LATER_MS
+    assert found(history, "M2") == []
+    history.suspicions[0].end_ms = LATER_MS + 10
     history.add(Fault("slow", LATER_MS - 500, LATER_MS - 400, ("n3",), ("n2",)))
     assert found(history, "M2") == []
 
@@ -455,6 +458,18 @@ def test_a_crash_that_waits_for_its_moment_is_none_before() -> None:
     history.runs = [Run("n1", wall_ms), Run("n2", wall_ms), Run("n3", wall_ms, planned.start_ms)]
     assert len(found(history, "M2")) == 2
     history.runs[2].end_ms = planned.start_ms + 10
+    assert found(history, "M2") == []
+
+
+def test_who_is_started_again_is_stopped_no_more() -> None:
+    history = settled()
+    history.add(stopped := Fault("pause", WALL_MS - 5000, WALL_MS - 1000, nodes=("n3",)))
+    wall_ms = WALL_MS - 9000
+    history.runs = [Run("n1", wall_ms), Run("n2", wall_ms), Run("n3", wall_ms)]
+    assert len(found(history, "M2")) == 2
+    history.runs[2].end_ms = stopped.start_ms + 400
+    assert len(found(history, "M2")) == 2
+    history.runs.append(Run("n3", stopped.start_ms + 500))
     assert found(history, "M2") == []
 
 
