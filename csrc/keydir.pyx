@@ -72,6 +72,7 @@ cdef class Keydir:
     cdef Plan* plans
     cdef Py_ssize_t plans_room
     cdef uint32_t partitions
+    cdef uint32_t filled  # tables that have had keys
     cdef unsigned bits
     cdef uint32_t segments_room
     cdef uint32_t spaces_used
@@ -88,7 +89,6 @@ cdef class Keydir:
     cdef public unsigned long long doubt_below
 
     def __cinit__(self, Py_ssize_t partitions):
-        cdef uint32_t i
         if partitions < 1 or partitions > 1 << 20 or partitions & (partitions - 1):
             raise ValueError(f"partitions must be a power of two up to 2**20, not {partitions}")
         self.partitions = <uint32_t>partitions
@@ -98,8 +98,6 @@ cdef class Keydir:
         self.spaces = <Space*>calloc(self.spaces_room, sizeof(Space))
         if self.tables == NULL or self.spaces == NULL:
             raise MemoryError()
-        for i in range(self.partitions):
-            self.tables[i].bits = self.bits
         if guard_install() != 0:
             raise OSError("cannot install a handler for SIGBUS")
         # Index 0 is for spaces beyond SPACES_MAX: stored and served, but not counted.
@@ -114,7 +112,11 @@ cdef class Keydir:
         cdef uint32_t i
         if self.tables != NULL:
             for i in range(self.partitions):
-                free(self.tables[i].slots)
+                if self.filled == 0:
+                    break
+                if self.tables[i].slots != NULL:
+                    free(self.tables[i].slots)
+                    self.filled -= 1
         free(self.tables)
         free(self.segments)
         free(self.spaces)
@@ -342,6 +344,10 @@ cdef class Keydir:
                 return 1
             flags |= SLOT_REMOVED
         if slot == NULL:
+            if table.slots == NULL:
+                # Not before: a table that never has a key costs no memory, of 65,536 mostly all.
+                table.bits = self.bits
+                self.filled += 1
             slot = insert(table, high, low)
             self.keys_ += 1
         else:

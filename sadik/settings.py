@@ -9,6 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeVar, cast
 
 from sadik.errors import InvalidRequest
@@ -35,6 +36,7 @@ class Address(NamedTuple):
     port: int
 
     @classmethod
+    @lru_cache(maxsize=1024)  # Members and clients read the few addresses of a cluster again and again.
     def parse(cls, text: str) -> Address:
         """``HOST:PORT``, with an IPv6 host in brackets: ``[::1]:7379``.
 

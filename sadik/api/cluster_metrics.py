@@ -36,7 +36,9 @@ def _links(node: Node) -> Iterator[Metric]:
         "sadik_link_queued_bytes", "Bytes that wait for the link's socket.", labels=labels
     )
     round_trip = GaugeMetricFamily(
-        "sadik_link_round_trip_seconds", "Smoothed round trip of heartbeats.", labels=labels
+        "sadik_link_round_trip_seconds",
+        "Smoothed round trip of handshakes and heartbeats (the bulk lane's only while it is used).",
+        labels=labels,
     )
     reconnects = CounterMetricFamily(
         "sadik_link_reconnects_total", "Times the link came up again.", labels=labels

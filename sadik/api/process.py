@@ -228,7 +228,8 @@ async def assemble(
     started_ms = clock.wall_ms()
     grace_s = config.drain_timeout_ms / 1000
     birth, kept = told
-    registry = Registry()
+    # Without HTTP nobody asks for the figures of the process.
+    registry = Registry(process=with_http)
     node = Node.open(
         config,
         open_engine=open_engine,

@@ -114,6 +114,13 @@ class Connection(asyncio.Protocol):
         if self._out_bytes > HIGH_WATER_BYTES:
             self.flush()
 
+    def write_at_once(self, data: bytes) -> None:
+        """Send bytes now, or behind those that wait."""
+        if self._out:
+            self.write(data)
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
     def flush(self) -> None:
         """Send what was written."""
         out = self._out

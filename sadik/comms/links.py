@@ -11,12 +11,13 @@ the smaller id does, the other one only after a grace time. Where both do at onc
   it in, and gives its own attempt up.
 - A WELCOME is therefore the newest word: a link that the dialling node let in meanwhile is one the other side
   has given up, and is replaced.
-- A link on which nothing was heard for two heartbeats does not count as live: the other side may have lost it
-  already.
+- A link on which nothing was heard for some two heartbeats does not count as live: the other side may have
+  lost it already.
 
 A peer that is silent for ``peer_timeout_ms``, or takes nothing of what is queued for so long, has its link
-closed. If this process itself stood still (a stopped process, a long write), that time is not held against
-anyone.
+closed. Everything that is sent is a sign of life; a PING is sent where nothing else was. A bulk link that
+nobody uses rests: the data link's signs of life count for it, and it is closed with that one. If this process
+itself stood still (a stopped process, a long write), that time is not held against anyone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sadik.comms.handshake import Dialled, Dialling, Greeted, key_of, refuse
-from sadik.comms.link import Counters, Link, Wire
-from sadik.comms.messages import DATA, LANES, LINKED, MYSELF, NOT_ADMITTED, Refuse
+from sadik.comms.link import SILENT, Counters, Link, Wire
+from sadik.comms.messages import BULK, DATA, LANES, LINKED, MYSELF, NOT_ADMITTED, Refuse
 from sadik.comms.throttle import Throttle
 from sadik.comms.transport import Identity, LinkStatistics, PortStatistics, Receiver
 from sadik.config import ClusterConfig
@@ -61,6 +62,7 @@ ATTEMPTS_A_LINE: Final = 30
 """Attempts that fail alike are logged once, and then every minute or so."""
 
 _MS: Final = 1_000_000
+_NEVER_NS: Final = 2**63
 _NOBODY: Final = NodeId("")
 
 
@@ -130,7 +132,6 @@ class Links:
         self._counters: dict[tuple[NodeId, int], Counters] = {}
         self._running = False
         self._ticked_ns = clock.monotonic_ns()
-        self._pinged_ns = self._ticked_ns
         self._accepted = 0
         self._welcomed = 0
         self._refused = 0
@@ -272,24 +273,27 @@ class Links:
         now_ns = self._clock.monotonic_ns()
         pause_ns = now_ns - self._ticked_ns - self.tick_ns
         self._ticked_ns = now_ns
-        everyone = [*self._strangers, *(link for links in self._up for link in links.values())]
+        # The bulk lane first: whether a link of it rests is asked when the data link is found to be silent.
+        everyone = [*self._strangers, *self._up[BULK].values(), *self._up[DATA].values()]
         if pause_ns > self.tick_ns:
             for link in everyone:
                 link.forgive(pause_ns)
         for link in everyone:
-            if not link.ended and (reason := link.tick(now_ns, timeout_ns=self._timeout_ns)):
+            if link.ended:
+                continue
+            reason = link.tick(now_ns, heartbeat_ns=self._heartbeat_ns, timeout_ns=self._timeout_ns)
+            if reason:
                 self._timed_out += not link.up and not link.dialled_by_us
                 self._close(link, reason)
+                resting = self._up[BULK].get(link.identity.node) if reason == SILENT else None
+                if resting is not None and resting.resting:
+                    self._close(resting, reason)
         for link, (since_ns, _) in list(self._parting.items()):
             if now_ns - since_ns >= self._timeout_ns:
                 link.wire.abort()
-        if now_ns - self._pinged_ns >= self._heartbeat_ns:
-            self._pinged_ns = now_ns
-            for links in self._up:
-                for link in links.values():
-                    link.ping(now_ns)
         for dial in [*self._dials.values(), *self._introductions.values()]:
-            self._dial_if_due(dial, now_ns)
+            if now_ns >= dial.due_ns:
+                self._dial_if_due(dial, now_ns)
 
     def begin(self) -> None:
         """Dial from now on."""
@@ -364,6 +368,10 @@ class Links:
         for links in self._up:
             if (other := links.get(node)) and other.identity.actor != identity.actor:
                 self._close(other, "the node has started again")
+        resting = self._up[BULK].get(node)
+        if lane == DATA and resting is not None and not self._is_live(resting):
+            # What broke the data link before may have broken this one too.
+            resting.wake(self._clock.monotonic_ns())
         known = self._dials.get((node, lane))
         if known is not None and known is not dial and known.pending:
             self._give_up(known)
@@ -452,7 +460,9 @@ class Links:
         return False
 
     def _is_live(self, link: Link) -> bool:
-        return link.heard or self._clock.monotonic_ns() - link.heard_ns < 2 * self._heartbeat_ns
+        # What was sent is seen in the next tick, and a sign of life is sent in one: a tick late each.
+        patience_ns = 2 * (self._heartbeat_ns + self.tick_ns)
+        return link.heard or self._clock.monotonic_ns() - link.heard_ns < patience_ns
 
     def _new_link(self, wire: Wire, greeting: Dialled | Dialling) -> Link:
         return Link(self, wire, greeting, payload_bytes_max=self._payload_bytes_max, clock=self._clock)
@@ -476,6 +486,8 @@ class Links:
         if dial.pending or now_ns < dial.due_ns or not self._running:
             return
         if (dial.node or dial.found) in self._up[dial.lane]:
+            # Until that link is lost: see _redial.
+            dial.due_ns = _NEVER_NS
             return
         if not dial.node and (dial.found, dial.lane) in self._dials:
             self._abandon(dial)

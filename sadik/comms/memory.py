@@ -141,6 +141,9 @@ class MemoryWire:
         self._measure(self._queued + len(data))
         self._network.later(self.pump)
 
+    def write_at_once(self, data: bytes) -> None:
+        self.write(data)
+
     def queued_bytes(self) -> int:
         return self._queued
 

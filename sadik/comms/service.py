@@ -88,7 +88,9 @@ class Peers:
         # Replies to an earlier run of this node must not pass for replies to this one.
         self._request = transport.identity.actor % _UINT64
         self._batches: dict[int, list[tuple[NodeId, Frame]]] = {}
-        self._handlers: list[tuple[int, BatchHandler]] = []
+        self._handlers: dict[int, BatchHandler] = {}
+        # Kinds whose batches are not empty.
+        self._arrived: list[int] = []
         self._served_kinds: dict[int, CallHandler] = {}
         self._requests: list[tuple[NodeId, int, Frame]] = []
         self._watchers: list[tuple[Callable[[Identity], None], Callable[[NodeId, str], None]]] = []
@@ -124,8 +126,7 @@ class Peers:
         if kind in self._batches or kind in self._served_kinds:
             raise ValueError(f"kind {kind} has a handler already")
         self._batches[kind] = []
-        self._handlers.append((kind, handler))
-        self._handlers.sort(key=lambda item: item[0])
+        self._handlers[kind] = handler
 
     def send(self, node: NodeId, frame: bytes, lane: int = DATA) -> bool:
         """Queue an encoded frame; see ``Transport.send``."""
@@ -187,8 +188,7 @@ class Peers:
         loop = asyncio.get_running_loop()
         call = _Call(node, lane, kind, loop.create_future())
         self._waiting[request] = call
-        late = Unavailable(f"node {node} did not answer within {timeout_ms} ms", maybe_applied=True)
-        timer = loop.call_later(timeout_ms / 1000, _fail, call, late)
+        timer = loop.call_later(timeout_ms / 1000, _fail_late, call, timeout_ms)
         try:
             return await call.future
         finally:
@@ -224,6 +224,8 @@ class Peers:
         for frame in arrived:
             batch = batches.get(frame[0])
             if batch is not None:
+                if not batch:
+                    self._arrived.append(frame[0])
                 batch.append((peer, frame))
             else:
                 self._requests.append((peer, lane, frame))
@@ -260,16 +262,17 @@ class Peers:
             self._transport.flush()
 
     def _hand_out(self) -> None:
-        batches = self._batches
-        for kind, handler in self._handlers:
-            if batch := batches[kind]:
-                batches[kind] = []
-                try:
-                    handler(batch)
-                except Exception:
-                    # The other kinds' frames are other requests; whoever waits for these has a deadline.
-                    if self._throttle.admit("bug") is not None:
-                        log.exception("the handler of frames of kind %d failed", kind)
+        arrived = self._arrived
+        arrived.sort(reverse=True)
+        while arrived:
+            kind = arrived.pop()
+            batch, self._batches[kind] = self._batches[kind], []
+            try:
+                self._handlers[kind](batch)
+            except Exception:
+                # The other kinds' frames are other requests; whoever waits for these has a deadline.
+                if self._throttle.admit("bug") is not None:
+                    log.exception("the handler of frames of kind %d failed", kind)
         if self._requests:
             requests, self._requests = self._requests, []
             for peer, lane, frame in requests:
@@ -350,6 +353,11 @@ class Peers:
 def _fail(call: _Call, error: SadikError) -> None:
     if not call.future.done():
         call.future.set_exception(error)
+
+
+def _fail_late(call: _Call, timeout_ms: int) -> None:
+    error = f"node {call.node} did not answer within {timeout_ms} ms"
+    _fail(call, Unavailable(error, maybe_applied=True))
 
 
 def _anybody(identity: Identity) -> str:

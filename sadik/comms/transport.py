@@ -60,8 +60,8 @@ class Receiver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinkStatistics:
-    """One lane to one node. Bytes and counts since the start of the process; ``round_trip_ns`` is a smoothed
-    heartbeat, 0 before the first one.
+    """One lane to one node. Bytes and counts since the start of the process; ``round_trip_ns`` is smoothed
+    over handshakes and heartbeats, 0 before the first one.
     """
 
     node: NodeId

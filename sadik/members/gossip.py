@@ -64,6 +64,9 @@ class GossipMessage(Packed, frozen=True):
     exports: dict[str, bytes] = {}  # noqa: RUF012 - msgspec copies it
 
 
+_DECODER: Final = msgspec.msgpack.Decoder(GossipMessage)
+
+
 class Learned(NamedTuple):
     """What a message brought.
 
@@ -112,7 +115,7 @@ class Gossip:
             ProtocolError: Not a gossip message; nothing is changed.
         """
         try:
-            decoded = msgspec.msgpack.decode(message, type=GossipMessage)
+            decoded = _DECODER.decode(message)
         except msgspec.MsgspecError as error:
             raise ProtocolError(f"not a gossip message: {error}") from None
         changed, rejected = [], []

@@ -20,7 +20,7 @@ import base64
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
@@ -147,6 +147,7 @@ class Layout:
         return cls(1, partitions, replicas, (node,), np.zeros((partitions, 1), dtype=np.uint16))
 
     @classmethod
+    @lru_cache(maxsize=8)  # Read twice at a start, and by every node of a process that runs many.
     def decode(cls, data: bytes) -> Layout:
         """The layout of ``encoded`` bytes.
 
@@ -373,7 +374,7 @@ class LayoutState:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self._staged: dict[NodeId, Change] = {}
-        self._export = b""
+        self._export = self._digest = b""
         self._next: Layout | None = None
 
     @property
@@ -383,7 +384,9 @@ class LayoutState:
 
     def digest(self) -> bytes:
         """16 bytes, equal where everything known is equal."""
-        return BLAKE3.digest(self.export())
+        if not self._digest:
+            self._digest = BLAKE3.digest(self.export())
+        return self._digest
 
     def export(self) -> bytes:
         """All of it, for ``merge`` on another node, or on this one after a restart."""
@@ -494,7 +497,8 @@ class LayoutState:
         self._set(self.layout, staged)
 
     def _set(self, layout: Layout, staged: dict[NodeId, Change]) -> None:
-        self.layout, self._staged, self._export, self._next = layout, staged, b"", None
+        self.layout, self._staged, self._next = layout, staged, None
+        self._export = self._digest = b""
 
 
 def vote(state: LayoutState, version: int, base: bytes) -> str:

@@ -150,7 +150,6 @@ class Members:
 
         self._own = OwnRecord(facts, self._table, clock)
         self._voter = Voter(self.state, clock)
-        self._keep()
         self.view = View(1, self.state.layout, self.me, ())
         peers.admission = self.admit
         peers.watch(self._on_up, self._on_down)
@@ -342,7 +341,7 @@ class Members:
         self._since[identity.node] = self._now()
         self._theirs.pop(identity.node, None)
         log.info("node %s is up", identity.node)
-        self._settle()
+        self._look()
         if self._running:
             self._spawn(partial(self._exchange, identity.node))
 
@@ -352,7 +351,7 @@ class Members:
         self._heard.pop(node, None)
         self._since[node] = self._now()
         log.info("node %s is down: %s", node, reason)
-        self._settle()
+        self._look()
 
     def _now(self) -> tuple[int, int]:
         return self._clock.monotonic_ns(), self._clock.wall_ms()
@@ -436,7 +435,10 @@ class Members:
             live = [node for node in live if self._peer_of(node) in addresses] or live
         unheard = [node for node in self._live() if node not in self._heard]
         chosen = dict.fromkeys(self._choose(live, 1) + self._choose(unheard, 1))
-        await asyncio.gather(*(self._exchange(node) for node in chosen))
+        if len(chosen) == 1:
+            await self._exchange(*chosen)
+        else:
+            await asyncio.gather(*(self._exchange(node) for node in chosen))
 
     async def _exchange(self, node: NodeId, *, timeout_ms: int = CALL_TIMEOUT_MS) -> bool:
         """Gossip with one node; whether it answered."""
@@ -527,7 +529,7 @@ class Members:
             if left or (identity is not None and refusal(record, identity.directory)):
                 self._dialled.pop(node, None)
                 self._transport.forget(node)
-        self._dial()
+                self._dial()
 
     def _keep(self) -> None:
         """Store what has changed; what the disk refuses is tried again in the next round."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -71,6 +72,7 @@ class Member(Packed, frozen=True):
     former: tuple[int, ...] = ()
 
 
+@lru_cache(maxsize=MEMBERS_MAX)  # Gossip brings the same records again and again.
 def check_member(member: Member) -> None:
     """Raise ``InvalidRequest`` naming what is wrong with a record."""
     for name in ("node", "host", "zone"):
@@ -125,6 +127,9 @@ def presence(member: Member, *, up: bool, down_ms: int) -> Presence:
     if up:
         return "alive"
     return "suspect" if down_ms < DEAD_AFTER_MS else "dead"
+
+
+_DECODER: Final = msgspec.msgpack.Decoder(list[Member])
 
 
 class MemberTable:
@@ -183,7 +188,7 @@ class MemberTable:
             ProtocolError: Not such bytes, or too many members; nothing is changed.
         """
         try:
-            records = msgspec.msgpack.decode(data, type=list[Member])
+            records = _DECODER.decode(data)
             for record in records:
                 check_member(record)
         except (msgspec.MsgspecError, InvalidRequest) as error:

@@ -1,15 +1,15 @@
 """A view: one layout and who is up, as one node sees it. A request takes one and keeps it to its end.
 
 A view never changes; whenever the layout or a link does, a new one is made. That must be cheap, since it
-happens for
-every node that comes or goes: what depends on the layout alone is kept by the layout, and ``targets`` are
-made when first asked for.
+happens for every node that comes or goes: what depends on the layout alone is kept by the layout, and
+``targets`` are made when first asked for and kept for views that are alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -62,7 +62,6 @@ class View:
     """
 
     __slots__ = (
-        "_live",
         "_shift",
         "_targets",
         "alone",
@@ -89,11 +88,10 @@ class View:
         self.alone = self.nodes == (me,)
         self.partition_bits = layout.partition_bits
         self.order = layout.order
-        self._live = np.array(self.up, dtype=np.bool_)
         self._shift = np.uint16(16 - self.partition_bits)
         self._targets: dict[int, Targets] = {}
 
-    def partition_of(self, digest: bytes) -> int:
+    def partition_of(self, digest: bytes | bytearray) -> int:
         """The partition of a key's digest: its top bits."""
         return int.from_bytes(digest[:2], "big") >> (16 - self.partition_bits)
 
@@ -125,55 +123,62 @@ class View:
         effective = self.effective_n(n)
         found = self._targets.get(effective)
         if found is None:
-            found = self._targets[effective] = self._make_targets(effective)
+            found = self._targets[effective] = _make_targets(self.layout, self.up, self.me, effective)
         return found
 
-    def _make_targets(self, n: int) -> Targets:
-        primaries = self.order[:, :n]
-        up = self._live[primaries]
-        reachable = np.where(up, primaries, np.uint16(NOBODY))
-        missing = np.cumsum(~up, axis=1)
-        most = int(missing[:, -1].max()) if n else 0
-        if most:
-            fallbacks = self._live_fallbacks(n, most)
-            rows, columns = np.nonzero(~up)
-            reachable[rows, columns] = fallbacks[rows, missing[rows, columns] - 1]
-        targets = Targets(
-            n,
-            np.ascontiguousarray(primaries),
-            reachable,
-            self._coordinators(primaries, up, reachable),
-            up.sum(axis=1, dtype=np.uint8),
-            0 < n == len(self.nodes),
-        )
-        for array in (targets.primaries, targets.reachable, targets.coordinator, targets.live_primaries):
-            array.flags.writeable = False
-        return targets
 
-    def _live_fallbacks(self, n: int, count: int) -> npt.NDArray[np.uint16]:
-        """The first ``count`` live nodes after the primaries, ``NOBODY`` where there are fewer; shape (Q,
-        count).
-        """
-        after = self.order[:, n:]
-        found = np.full((len(after), count), NOBODY, dtype=np.uint16)
-        live = self._live[after]
-        rank = np.cumsum(live, axis=1)
-        rows, columns = np.nonzero(live & (rank <= count))
-        found[rows, rank[rows, columns] - 1] = after[rows, columns]
-        return found
+@lru_cache(maxsize=64)  # A node that comes back, or a link that flaps, brings what there was before.
+def _make_targets(layout: Layout, up: tuple[bool, ...], me: int, n: int) -> Targets:
+    order = layout.order
+    live = np.array(up, dtype=np.bool_)
+    primaries = order[:, :n]
+    alive = live[primaries]
+    reachable = np.where(alive, primaries, np.uint16(NOBODY))
+    missing = np.cumsum(~alive, axis=1)
+    most = int(missing[:, -1].max()) if n else 0
+    if most:
+        fallbacks = _live_fallbacks(order[:, n:], live, most)
+        rows, columns = np.nonzero(~alive)
+        reachable[rows, columns] = fallbacks[rows, missing[rows, columns] - 1]
+    targets = Targets(
+        n,
+        np.ascontiguousarray(primaries),
+        reachable,
+        _coordinators(primaries, alive, reachable, me),
+        alive.sum(axis=1, dtype=np.uint8),
+        0 < n == len(up),
+    )
+    for array in (targets.primaries, targets.reachable, targets.coordinator, targets.live_primaries):
+        array.flags.writeable = False
+    return targets
 
-    def _coordinators(
-        self,
-        primaries: npt.NDArray[np.uint16],
-        up: npt.NDArray[np.bool_],
-        reachable: npt.NDArray[np.uint16],
-    ) -> npt.NDArray[np.uint16]:
-        if not up.shape[1]:
-            return np.full(len(up), NOBODY, dtype=np.uint16)
-        # Without a live primary argmax gives 0, and the first reachable one is the first fallback.
-        first: npt.NDArray[np.uint16] = reachable[np.arange(len(up)), up.argmax(axis=1)]
-        if self.me < 0:
-            return first
-        # A primary that is me is up, so it is in both; a fallback coordinates only where no primary can.
-        mine = (primaries == self.me).any(axis=1) | (~up.any(axis=1) & (reachable == self.me).any(axis=1))
-        return np.where(mine, np.uint16(self.me), first)
+
+def _live_fallbacks(
+    after: npt.NDArray[np.uint16], live: npt.NDArray[np.bool_], count: int
+) -> npt.NDArray[np.uint16]:
+    """The first ``count`` live nodes of those ``after`` the primaries, ``NOBODY`` where there are fewer;
+    shape (Q, count).
+    """
+    found = np.full((len(after), count), NOBODY, dtype=np.uint16)
+    alive = live[after]
+    rank = np.cumsum(alive, axis=1)
+    rows, columns = np.nonzero(alive & (rank <= count))
+    found[rows, rank[rows, columns] - 1] = after[rows, columns]
+    return found
+
+
+def _coordinators(
+    primaries: npt.NDArray[np.uint16],
+    up: npt.NDArray[np.bool_],
+    reachable: npt.NDArray[np.uint16],
+    me: int,
+) -> npt.NDArray[np.uint16]:
+    if not up.shape[1]:
+        return np.full(len(up), NOBODY, dtype=np.uint16)
+    # Without a live primary argmax gives 0, and the first reachable one is the first fallback.
+    first: npt.NDArray[np.uint16] = reachable[np.arange(len(up)), up.argmax(axis=1)]
+    if me < 0:
+        return first
+    # A primary that is me is up, so it is in both; a fallback coordinates only where no primary can.
+    mine = (primaries == me).any(axis=1) | (~up.any(axis=1) & (reachable == me).any(axis=1))
+    return np.where(mine, np.uint16(me), first)

@@ -106,3 +106,16 @@ class BackgroundRunner:
             status.seconds += took_s
             backoff_s = _BACKOFF_S_FIRST
             await asyncio.sleep(max(took_s * (1 / job.share - 1), job.pause_s) if more else job.idle_s)
+
+
+async def woken(event: asyncio.Event, after_s: float | None) -> None:
+    """Return when the event is set, which a timer does at the latest; None: no timer.
+
+    Cheaper than a timeout, whose end is an exception; the event must be the caller's alone.
+    """
+    timer = None if after_s is None else asyncio.get_running_loop().call_later(after_s, event.set)
+    try:
+        await event.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()

@@ -78,6 +78,9 @@ class _Shared(msgspec.Struct, frozen=True, array_like=True):
     properties: BucketProperties | None = None
 
 
+_DECODER: Final = msgspec.msgpack.Decoder(list[_Shared])
+
+
 @dataclass(slots=True)
 class Bucket:
     """One bucket as the data path uses it.
@@ -323,7 +326,7 @@ class BucketRegistry:
             StorageError: The engine refused; what was merged before is, and the rest can be merged again.
         """
         try:
-            entries = msgspec.msgpack.decode(data, type=list[_Shared])
+            entries = _DECODER.decode(data)
             for entry in entries:
                 check_properties(entry.properties or _DEFAULTS)
                 _check_shared(entry)

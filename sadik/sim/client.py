@@ -256,8 +256,14 @@ class SimClient:
                 return Lost(str(error), sent=False)
             self._connections[node] = connection
         answer = connection.ask(encode(words))
-        done, _ = await asyncio.wait([answer], timeout=self._patience_s)
-        if not done:
+        patience = self._loop.call_later(self._patience_s, _give_up, answer)
+        reply = await answer
+        patience.cancel()
+        if reply is _GONE:
             connection.abort("does not answer")
-            return _GONE
-        return answer.result()
+        return reply
+
+
+def _give_up(answer: asyncio.Future[object]) -> None:
+    if not answer.done():
+        answer.set_result(_GONE)

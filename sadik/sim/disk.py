@@ -31,7 +31,8 @@ class Write(NamedTuple):
     data: bytes
 
     def apply(self, content: bytearray) -> None:
-        content.extend(bytes(max(0, self.offset - len(content))))
+        if self.offset > len(content):
+            content.extend(bytes(self.offset - len(content)))
         content[self.offset : self.offset + len(self.data)] = self.data
 
 
@@ -147,6 +148,8 @@ class Inode:
     def _show(self, start: int, stop: int | None) -> None:
         """Bring a range of the living mappings up to date, with zeros beyond the end; ``stop=None`` is as far
         as they go."""
+        if not self.mappings:
+            return
         self.mappings = [reference for reference in self.mappings if reference() is not None]
         for reference in self.mappings:
             view = reference()

@@ -28,6 +28,7 @@ import os
 import posixpath
 import random
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from sadik.kernels.buffers import Buffer
@@ -75,7 +76,8 @@ class SimFile:
     def read_at(self, length: int, offset: int) -> bytes:
         self._check()
         _fail(self._files.script.begin("read", self.path), self.path)
-        if any(offset < stop and start < offset + length for start, stop in self._inode.spoiled):
+        spoiled = self._inode.spoiled
+        if spoiled and any(offset < stop and start < offset + length for start, stop in spoiled):
             raise _error(errno.EIO, self.path)
         return bytes(self._inode.content[offset : offset + length])
 
@@ -396,12 +398,14 @@ class SimFiles:
             raise _error(errno.EEXIST, path)
 
 
+@lru_cache(maxsize=1024)
 def _absolute(path: str) -> str:
     return posixpath.normpath(posixpath.join("/", path))
 
 
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split("/") if part]
+@lru_cache(maxsize=1024)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in path.split("/") if part)
 
 
 def _error(code: int, path: str) -> OSError:

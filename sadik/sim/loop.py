@@ -16,7 +16,6 @@ import asyncio
 import contextvars
 import heapq
 import random
-from asyncio.events import Handle, TimerHandle
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn, Protocol, TypeVar
@@ -77,8 +76,20 @@ PROCESS: Final[contextvars.ContextVar[Process]] = contextvars.ContextVar("proces
 class SimTask(asyncio.Task[T]):
     """A task that sets and dictionaries find by its number: its address would differ from run to run."""
 
-    process: Process
-    number = 0
+    def __init__(
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        loop: VirtualLoop,
+        name: str,
+        context: contextvars.Context,
+        process: Process,
+        number: int,
+    ) -> None:
+        # Before all else: asyncio puts every task into a set of its own.
+        self.number = number
+        self.process = process
+        super().__init__(coro, loop=loop, name=name, context=context)
 
     def __hash__(self) -> int:
         return self.number
@@ -93,31 +104,31 @@ class SimFuture(asyncio.Future[T]):
         return self.number
 
 
-class SimHandle(Handle):
-    """A callback. Its own ``__init__``, as there are a thousand for each operation of a client."""
+class SimHandle:
+    """A callback: what a turn runs. No ``Handle`` of asyncio's, as there are a thousand for each operation of
+    a client."""
 
-    __slots__ = ()
+    __slots__ = ("_args", "_callback", "_cancelled", "_context")
 
     def __init__(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: VirtualLoop,
-        context: contextvars.Context,
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: contextvars.Context
     ) -> None:
-        self._context = context
-        self._loop = loop
         self._callback = callback
         self._args = args
+        self._context = context
         self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def cancel(self) -> None:
+        self._cancelled = True
 
 
-class SimTimerHandle(TimerHandle):
+class SimTimerHandle:
     """A callback at a time, likewise."""
 
-    __slots__ = ()
+    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_loop", "_scheduled", "_when")
 
     def __init__(
         self,
@@ -127,15 +138,27 @@ class SimTimerHandle(TimerHandle):
         loop: VirtualLoop,
         context: contextvars.Context,
     ) -> None:
-        self._context = context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
         self._when = when
+        self._callback: Any = callback
+        self._args: Any = args
+        self._loop = loop
+        self._context = context
+        self._cancelled = False
         self._scheduled = False
+
+    def when(self) -> float:
+        return self._when
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            # The loop may keep it until its time.
+            self._callback = self._args = None
+            if self._scheduled:
+                self._loop._timer_cancelled()
 
 
 Due = Any
@@ -168,7 +191,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._cancelled = 0
         self._runnable: list[Process] = []
         self._numbers = 0
-        self._still = 0
+        self._turns_max = RUNAWAY_TURNS
         self._ended = False
         self._stopping = False
         self._buried: list[SimTask[Any]] = []
@@ -180,11 +203,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
-    ) -> Handle:
+    ) -> SimHandle:
         if context is None:
             context = contextvars.copy_context()
-        handle = SimHandle(callback, args, self, context)
-        self._enlist(context.get(PROCESS, self.harness), handle)
+        handle = SimHandle(callback, args, context)
+        process = context.get(PROCESS, self.harness)
+        if process.alive and not self._ended:
+            process.ready.append(handle)
+            if not process.listed:
+                process.listed = True
+                self._runnable.append(process)
         return handle
 
     def call_later(  # type: ignore[override]
@@ -193,7 +221,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> TimerHandle:
+    ) -> SimTimerHandle:
         return self.call_at(self.now_s + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
@@ -202,18 +230,26 @@ class VirtualLoop(asyncio.BaseEventLoop):
         callback: Callable[..., object],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> TimerHandle:
+    ) -> SimTimerHandle:
         if context is None:
             context = contextvars.copy_context()
         handle = SimTimerHandle(when, callback, args, self, context)
         process = context.get(PROCESS, self.harness)
         if process.alive and not self._ended:
-            handle._scheduled = True
-            self._numbers += 1
-            heapq.heappush(self._timers, (when, self._numbers, handle, process))
+            if when > self.now_s:
+                handle._scheduled = True
+                self._numbers += 1
+                heapq.heappush(self._timers, (when, self._numbers, handle, process))
+            else:
+                process.ready.append(handle)
+                if not process.listed:
+                    process.listed = True
+                    self._runnable.append(process)
         return handle
 
-    def post(self, process: Process, when: float, callback: Callable[..., object], *args: Any) -> TimerHandle:
+    def post(
+        self, process: Process, when: float, callback: Callable[..., object], *args: Any
+    ) -> SimTimerHandle:
         """Call back in another process at a time."""
         return self.call_at(when, callback, *args, context=process.context)
 
@@ -223,20 +259,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._numbers += 1
             heapq.heappush(self._timers, (when, self._numbers, due, process))
 
-    def _timer_handle_cancelled(self, handle: TimerHandle) -> None:
+    def _timer_cancelled(self) -> None:
         self._cancelled += 1
         if self._cancelled > 100 and 2 * self._cancelled > len(self._timers):
-            self._timers = [timer for timer in self._timers if not timer[2]._cancelled]
+            self._timers[:] = [timer for timer in self._timers if not timer[2]._cancelled]
             heapq.heapify(self._timers)
             self._cancelled = 0
-
-    def _enlist(self, process: Process, handle: Due) -> None:
-        if not process.alive or self._ended:
-            return
-        process.ready.append(handle)
-        if not process.listed:
-            process.listed = True
-            self._runnable.append(process)
 
     # Tasks.
 
@@ -247,11 +275,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         name: object = None,
         context: contextvars.Context | None = None,
     ) -> SimTask[Any]:
-        task: SimTask[Any] = SimTask(coro, loop=self, name=str(name or "task"), context=context)
+        if context is None:
+            context = contextvars.copy_context()
         self._numbers += 1
-        task.number = self._numbers
-        task.process = (context or contextvars.copy_context()).get(PROCESS, self.harness)
-        return task
+        return SimTask(
+            coro,
+            loop=self,
+            name=str(name or "task"),
+            context=context,
+            process=context.get(PROCESS, self.harness),
+            number=self._numbers,
+        )
 
     def create_future(self) -> SimFuture[Any]:
         self._numbers += 1
@@ -306,28 +340,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # The turn.
 
     def _run_once(self) -> None:
-        runnable, rng = self._runnable, self._rng
-        if not runnable:
-            self._advance()
-        self._take_due()
-        while runnable:
+        runnable, random = self._runnable, self._rng.random
+        while not self._stopping:
+            if not runnable:
+                self._advance()
             self.turns += 1
-            self._still += 1
-            if self._still > RUNAWAY_TURNS:
+            if self.turns > self._turns_max:
                 raise SimulationError(
                     f"time stands still at {self.now_s:.6f}: something of {runnable} runs for ever"
                 )
             count = len(runnable)
-            chosen = int(rng.random() * count) if count > 1 else 0
+            chosen = int(random() * count) if count > 1 else 0
             process = runnable[chosen]
             runnable[chosen] = runnable[-1]
             runnable.pop()
             process.listed = False
             if not process.paused:
                 self._run_turn(process)
-                if self._stopping:
-                    return
-                self._take_due()
 
     def _run_turn(self, process: Process) -> None:
         ready = process.ready
@@ -352,31 +381,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         what = getattr(due._callback, "__qualname__", repr(due._callback))
         self.call_exception_handler({"message": f"Exception in callback {what}", "exception": error})
 
-    def _take_due(self) -> None:
-        """What is due now is ready."""
-        timers, now_s = self._timers, self.now_s
-        while timers and timers[0][0] <= now_s:
-            _, _, due, process = heapq.heappop(timers)
+    def _advance(self) -> None:
+        """Nobody has anything to do: it is the time of the next timer, and all that is due then is ready."""
+        timers, runnable = self._timers, self._runnable
+        while timers and (not runnable or timers[0][0] <= self.now_s):
+            when, _, due, process = heapq.heappop(timers)
             due._scheduled = False
             if due._cancelled:
                 self._cancelled -= 1
             elif process.alive:
+                if when > self.now_s:
+                    self.now_s = when
+                    self._turns_max = self.turns + RUNAWAY_TURNS
                 process.ready.append(due)
                 if not process.listed:
                     process.listed = True
-                    self._runnable.append(process)
-
-    def _advance(self) -> None:
-        timers = self._timers
-        while timers and (timers[0][2]._cancelled or not timers[0][3].alive):
-            if timers[0][2]._cancelled:
-                self._cancelled -= 1
-            heapq.heappop(timers)
-        if not timers:
+                    runnable.append(process)
+        if not runnable:
             raise SimulationError("everything waits for ever")
-        if timers[0][0] > self.now_s:
-            self.now_s = timers[0][0]
-            self._still = 0
 
     # The network.
 

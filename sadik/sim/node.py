@@ -15,11 +15,11 @@ from sadik.node.birth import BirthRecord
 from sadik.node.node import Node
 from sadik.settings import Address
 from sadik.sim.files import SimFiles
-from sadik.sim.loop import Process, VirtualLoop
+from sadik.sim.loop import Abandoned, Process, VirtualLoop
 from sadik.sim.network import Network
 from sadik.sim.outside import NodeClock, SeededEntropy, SimWorker, true_ms
 from sadik.sim.trace import Trace
-from sadik.sim.witness import Held, Witness, WitnessedEngine, address_of, watch_hints
+from sadik.sim.witness import Held, Witness, address_of, watch_data, watch_hints
 
 PEER_PORT: Final = 7381
 RESP_PORT: Final = 7379
@@ -152,7 +152,12 @@ class SimNode:
                 self._seen_by(serving.node)
                 self.serving = serving
                 self.on_start(self)
-                await self._stopping.wait()
+                try:
+                    await self._stopping.wait()
+                except Abandoned:
+                    # Nothing is closed in good order.
+                    end.pop_all()
+                    raise
         except (SadikError, OSError) as error:
             self.failure = f"{type(error).__name__}: {error}"
         finally:
@@ -163,7 +168,7 @@ class SimNode:
         self, config: NodeConfig, birth: BirthRecord, files: Any, clock: Any, entropy: Any
     ) -> Any:
         engine = open_engine(config, birth, files, clock, entropy)
-        return WitnessedEngine(engine, self._see, self._witness.attempt)
+        return watch_data(engine, self._see, self._witness.attempt)
 
     def _seen_by(self, node: Node) -> None:
         self._vnodes = node.vnodes

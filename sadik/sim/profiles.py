@@ -15,7 +15,7 @@ from sadik.config import SyncMode
 from sadik.sim.history import FaultKind
 from sadik.sim.network import Weather
 from sadik.sim.plan import Disturbance, Plan
-from sadik.sim.shape import Shape
+from sadik.sim.shape import Shape, shipped
 from sadik.sim.workload import USUAL, WORKLOADS
 
 NETWORK: Final[tuple[FaultKind, ...]] = ("split", "slow", "clog", "reset")
@@ -62,6 +62,7 @@ class Profile:
 PROFILES: Final[dict[str, Profile]] = {
     "default": Profile(),
     "calm": Profile(faults=(), calm=1.0),
+    "light": Profile(faults=(), calm=1.0, shape=shipped(), horizon_s=60.0),
     "network": Profile(faults=NETWORK, partial=0.3),
     "crashes": Profile(faults=(*PROCESS, "power_cut")),
     "disks": Profile(faults=(*DISK, *LOSSES, "crash")),

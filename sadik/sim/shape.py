@@ -8,6 +8,7 @@ begin with empty ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from sadik.config import (
     ClusterConfig,
@@ -57,6 +58,7 @@ class Shape:
         """Of all machines."""
         return [f"n{number + 1}" for number in range(self.nodes + self.spares)]
 
+    @cache  # noqa: B019  (shapes are few)
     def config(self, number: int, *, everybody: bool = False) -> NodeConfig:
         """Of machine ``number``, counted from 0; its seeds are the first machine, or all others."""
         host = host_of(number)
@@ -94,3 +96,18 @@ class Shape:
             ),
             log=LogConfig(level="error"),
         )
+
+
+def shipped() -> Shape:
+    """With the intervals and timeouts that nodes have unless told otherwise; those of other shapes are
+    shorter, so that seconds of them show what takes minutes.
+    """
+    storage, limits, peers = StorageConfig(), LimitsConfig(), ClusterConfig()
+    return Shape(
+        sync_interval_ms=storage.sync_interval_ms,
+        request_timeout_ms=limits.request_timeout_ms,
+        gossip_interval_ms=peers.gossip_interval_ms,
+        heartbeat_interval_ms=peers.heartbeat_interval_ms,
+        peer_timeout_ms=peers.peer_timeout_ms,
+        exchange_interval_ms=peers.exchange_interval_ms,
+    )

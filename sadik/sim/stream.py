@@ -109,7 +109,8 @@ class Stream(asyncio.Transport):
         self._high = 64 * 1024 if high is None else high
 
     def get_write_buffer_size(self) -> int:
-        return max(0, self._unheard_bytes - WINDOW_BYTES)
+        unheard_bytes = self._unheard_bytes
+        return unheard_bytes - WINDOW_BYTES if unheard_bytes > WINDOW_BYTES else 0
 
     def write(self, data: Any) -> None:
         if self._closing or self._fin_sent or not self.process.alive or not data:
@@ -236,7 +237,9 @@ class Stream(asyncio.Transport):
                 pieces.append(data)
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            other._on_heard(len(data))
+            other._unheard_bytes -= len(data)
+            if other._paused_writing or other._closing:
+                other._on_heard()
             if self._closing:
                 self._tell_reset()
                 return
@@ -248,9 +251,8 @@ class Stream(asyncio.Transport):
             if not self._closing and not self._protocol.eof_received():
                 self.close()
 
-    def _on_heard(self, length: int) -> None:
-        """The other side has taken so much."""
-        self._unheard_bytes -= length
+    def _on_heard(self) -> None:
+        """The other side has taken something that was waited for."""
         if not self.process.alive or self.is_gone:
             return
         if self._paused_writing and self._unheard_bytes <= WINDOW_BYTES + self._high // 4:

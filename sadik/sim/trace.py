@@ -22,6 +22,7 @@ _KEY_BYTES_MAX = 64
 _CLIENTS = "127.9.0."
 _PAYLOAD_BYTES_MAX = 1 << 30
 _SHOWN_BYTES = 60
+_UNHASHED_BYTES_MAX = 64 << 10
 _SENT = Struct("<dqII")
 
 
@@ -38,6 +39,7 @@ class Trace:
         self._now = now
         self._sink = sink
         self._hash = blake2b(digest_size=16)
+        self._unhashed = bytearray()
         self._began_s = now()
         self.stopped = False
         self._readers: dict[int, frames.Reader] = {}
@@ -59,6 +61,7 @@ class Trace:
 
     def hexdigest(self) -> str:
         """The hash of all events so far, 32 hexadecimal digits."""
+        self._flush()
         return self._hash.hexdigest()
 
     def note(self, kind: str, *facts: object) -> None:
@@ -66,7 +69,7 @@ class Trace:
         if self.stopped:
             return
         self.events += 1
-        self._hash.update(repr((self._now(), kind, facts)).encode())
+        self._unhashed += repr((self._now(), kind, facts)).encode()
         if self._sink is not None:
             self._line(kind, _operation(*facts) if kind == "client" else " ".join(map(_shown, facts)))
 
@@ -83,10 +86,16 @@ class Trace:
         if self.stopped:
             return
         self.events += 1
-        self._hash.update(_SENT.pack(self._now(), connection, len(data), crc32(data)))
+        self._unhashed += _SENT.pack(self._now(), connection, len(data), crc32(data))
+        if len(self._unhashed) > _UNHASHED_BYTES_MAX:
+            self._flush()
         if self._sink is not None:
             what = self._frames(sender, receiver, connection, data) if peers else self._command(data)
             self._line("send", f"{_who(sender)} > {_who(receiver)}  {what}")
+
+    def _flush(self) -> None:
+        self._hash.update(self._unhashed)
+        self._unhashed.clear()
 
     def _line(self, kind: str, text: str) -> None:
         assert self._sink is not None

@@ -133,42 +133,34 @@ class Witness:
 Held = Callable[[], Buffer | None]
 
 
-class WitnessedEngine:
-    """A data engine that is looked at; all else is its own."""
+def watch_data(
+    engine: Any,
+    see: Callable[[bytes, Buffer, Held], None],
+    attempt: Callable[[], AbstractContextManager[None]],
+) -> Any:
+    """Have a data engine looked at, in which coordinators mint; all else stays its own."""
+    write, read = engine.write_batch, engine.read_batch
 
-    def __init__(
-        self,
-        engine: Any,
-        see: Callable[[bytes, Buffer, Held], None],
-        attempt: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._engine = engine
-        self._see = see
-        self._attempt = attempt
-        # The methods of the data path, without a look-up each time.
-        self.read_batch = engine.read_batch
-        self.get_many = engine.get_many
+    def stored(key: bytes) -> Buffer:
+        """What a read shows: nothing, too, where it cannot be read."""
+        found: Buffer = read(1, key).data
+        return found
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def write_batch(self, count: int, digests: Buffer, *arrays: Buffer) -> int:
+    def write_batch(count: int, digests: Buffer, *arrays: Buffer) -> int:
         latest: dict[bytes, Buffer] = {}
         keys = memoryview(digests).cast("B")
-        with self._attempt():
+        with attempt():
             for index, name, encoded in _written(count, *arrays[:5]):
                 key = bytes(keys[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
                 # Of two writes of a key the second one replaces the first.
-                held = partial(latest.get, key) if key in latest else partial(self._held, key)
-                self._see(name, encoded, held)
+                held = partial(latest.get, key) if key in latest else partial(stored, key)
+                see(name, encoded, held)
                 latest[key] = encoded
-            ticket: int = self._engine.write_batch(count, digests, *arrays)
+            ticket: int = write(count, digests, *arrays)
         return ticket
 
-    def _held(self, key: bytes) -> Buffer:
-        """What a read shows: nothing, too, where it cannot be read."""
-        found: Buffer = self._engine.read_batch(1, key).data
-        return found
+    engine.write_batch = write_batch
+    return engine
 
 
 def watch_hints(

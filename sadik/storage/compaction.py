@@ -184,8 +184,10 @@ class Compactor:
         log = self._log
         if log.finished_rounds < self._not_before:
             return None
-        survey = Survey(log)
         candidates = [s for s in log.segments.values() if s.sealed and s.handle not in busy]
+        if not candidates:
+            return None
+        survey = Survey(log)
         chosen = self._choose(sorted(candidates, key=number_of), survey)
         return self._run(chosen, survey) if chosen else None
 

@@ -230,6 +230,8 @@ class LogEngine:
     ) -> int:
         arrays = (count, digests, names, name_starts, name_lengths, values, value_offsets, spaces, flags)
         writer = self._writer
+        if writer.mark_due:
+            self._mark()
         tail = writer.tail
         seq = self._log.seq_next
         try:
@@ -260,6 +262,8 @@ class LogEngine:
     ) -> tuple[SegmentWriter, bytes]:
         """Records, and the segment at whose tail they fit."""
         writer = self._writer
+        if writer.mark_due:
+            self._mark()
         if isinstance(writer, SegmentWriter):
             with suppress(OverflowError):
                 records = encode(writer)
@@ -295,9 +299,7 @@ class LogEngine:
     def _encode_slowly(
         self, encode: Callable[[SegmentWriter | NoSegment], bytes], *, urgent: bool = False
     ) -> tuple[SegmentWriter, bytes]:
-        """Whatever keeps a write from the fast path: no segment yet, a full one, a mark that is due, a disk
-        that may be full.
-        """
+        """Whatever keeps a write from the fast path: no segment yet, a full one, a disk that may be full."""
         self._check_open()
         if self._failed is not None:
             raise StorageFailed(f"writes are refused until the engine is opened again: {self._failed}")
@@ -314,20 +316,26 @@ class LogEngine:
             if isinstance(writer, SegmentWriter):
                 self._leave(writer)
             writer = self._writer = SegmentWriter.create(self._log, kind=LOG, room=room)
-        if writer.mark_due:
-            try:
-                writer.write_mark()
-            except StorageFailed as error:
-                self._fail(str(error))
-                raise
-            if writer.tail + length > writer.room:
-                return self._encode_slowly(encode, urgent=urgent)
         if free is not None:
-            # Asking costs a system call: not again before an eighth of what may be used is.
-            writer.limit = min(
-                writer.room, writer.tail + length + max(0, free - self.reserve_bytes - length) // 8
-            )
+            self._set_limit(writer, writer.tail + length, free - length)
         return writer, encode(writer)
+
+    def _mark(self) -> None:
+        """The active segment's first write after a sync: note in it how far it is durable, and look at the
+        disk.
+        """
+        writer = self._writer
+        assert isinstance(writer, SegmentWriter), "only segments have marks"
+        try:
+            writer.write_mark()
+        except StorageFailed as error:
+            self._fail(str(error))
+            raise
+        self._set_limit(writer, writer.tail, self._log.free_bytes(1 << 62))
+
+    def _set_limit(self, writer: SegmentWriter, tail: int, free: int) -> None:
+        # Asking what is free costs a system call: not again before an eighth of what may be used is.
+        writer.limit = min(writer.room, tail + max(0, free - self.reserve_bytes) // 8)
 
     def _check_free(self, length: int) -> int:
         free = self._log.free_bytes(1 << 62)
@@ -352,6 +360,7 @@ class LogEngine:
         self._none.limit = -1
         if isinstance(self._writer, SegmentWriter):
             self._writer.limit = -1
+            self._writer.mark_due = False
 
     # System table
 
@@ -452,11 +461,10 @@ class LogEngine:
             return
         self._durable = max(self._durable, request.ticket)
         covered = self._log.finish_round()
-        active = self._writer
-        if isinstance(active, SegmentWriter) and active in covered:
-            active.mark_due = True
-            active.limit = -1
         if self._failed is None:
+            active = self._writer
+            if isinstance(active, SegmentWriter) and active in covered:
+                active.mark_due = True
             self._log.finish_sealing()
 
     def sync(self) -> None:

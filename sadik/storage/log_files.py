@@ -244,7 +244,8 @@ class SegmentWriter:
     Attributes:
         tail: Where the next record goes.
         synced: Everything below is durable.
-        limit: Records that end above need a closer look first (no room, a mark is due, the disk may be full).
+        limit: Records that end above need a closer look first (no room, or the disk may be full).
+        mark_due: A sync has finished since the last write.
         write_at: ``File.write_at`` of this file.
     """
 
@@ -389,6 +390,7 @@ class NoSegment:
         self.codec = segment.Codec(bytes(16))
         self.tail = DATA_START
         self.limit = -1
+        self.mark_due = False
         self.handle = -1
 
     def write_at(self, data: Buffer, offset: int) -> int:

@@ -92,3 +92,17 @@ def test_what_is_held_leaves_with_the_flush_and_what_comes_behind_it_in_the_next
         assert to_one.written == [b"ab", b"c", b"d"]
 
     asyncio.run(run())
+
+
+def test_what_leaves_at_once_does_not_overtake_what_waits() -> None:
+    async def run() -> None:
+        (one,), (to_one,) = ends(1, Outbox())
+        one.write_at_once(b"a")
+        assert to_one.written == [b"a"]
+        one.write(b"b")
+        one.write_at_once(b"c")
+        assert to_one.written == [b"a"]
+        await asyncio.sleep(0)
+        assert to_one.written == [b"a", b"bc"]
+
+    asyncio.run(run())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sadik.comms import links
-from sadik.comms.link import Link
+from sadik.comms.link import MEASURED_EVERY, Link
 from sadik.comms.messages import BULK, DATA, LANES
 from sadik.config import ClusterConfig
 from sadik.settings import Address
@@ -129,6 +129,169 @@ def test_peer_that_takes_nothing_is_given_up() -> None:
         a.send(b, b"text")
         world.run(TIMEOUT_MS + HEARTBEAT_MS + 4 * TICK_MS)
         assert a.recorder.downs() == ["it takes nothing"]
+
+    run(story)
+
+
+def test_one_sign_of_life_a_heartbeat_is_asked_for_and_answered() -> None:
+    """The answer is the other side's sign of life: two frames keep an idle link, not four."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        world.run(2 * TIMEOUT_MS)
+        before = [node.transport.statistics()[DATA].frames_out for node in (a, b)]
+        # Never at the same moment, where both would ask.
+        for _ in range(20 * HEARTBEAT_MS // TICK_MS):
+            for node in (a, b):
+                world.clock.now_ns += TICK_MS * 1_000_000 // 2
+                node.transport.tick()
+                world.drain()
+        for node, was in zip((a, b), before, strict=True):
+            sent = node.transport.statistics()[DATA].frames_out - was
+            assert 15 <= sent <= 21
+
+    run(story)
+
+
+def test_frames_are_signs_of_life_themselves() -> None:
+    """A busy link carries a PING now and then, so that its round trip stays known, and no more of them."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        before = a.transport.statistics()[DATA].frames_out
+        texts = 20 * HEARTBEAT_MS // TICK_MS
+        for _ in range(texts):
+            a.send(b, b"text")
+            b.send(a, b"text")
+            world.run(TICK_MS)
+        signs = a.transport.statistics()[DATA].frames_out - before - texts
+        assert 2 * (20 // MEASURED_EVERY) <= signs <= 2 * (20 // MEASURED_EVERY + 2)
+
+    run(story)
+
+
+def test_one_sided_stream_keeps_its_link() -> None:
+    """The side that only receives asks for no answer and gets none; it is heard all the same."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await pair(world)
+        for lane in LANES:
+            for _ in range(5 * TIMEOUT_MS // TICK_MS):
+                a.send(b, b"text", lane)
+                world.run(TICK_MS)
+        assert a.recorder.events == [("up", "b")]
+        assert b.recorder.events == [("up", "a")]
+
+    run(story)
+
+
+def bulk_frames(*nodes: Node) -> list[int]:
+    return [node.transport.statistics()[BULK].frames_out for node in nodes]
+
+
+def hold_back(node: Node, other: Node, lane: int) -> None:
+    """What passes between two nodes on a lane does not arrive any more, nor does word of its end."""
+    for one, far in ((node, other), (other, node)):
+        one.transport._up[lane][far.name].wire.land = lambda: None  # type: ignore[attr-defined]
+
+
+async def resting(world: MemoryWorld) -> tuple[Node, Node]:
+    """Two nodes whose bulk link rests on both sides."""
+    a, b = await pair(world)
+    world.run(2 * TIMEOUT_MS)
+    assert a.transport._up[BULK][b.name].resting
+    assert b.transport._up[BULK][a.name].resting
+    return a, b
+
+
+def test_bulk_link_that_nobody_uses_is_quiet_and_stays() -> None:
+    async def story(world: MemoryWorld) -> None:
+        a, b = await resting(world)
+        before = bulk_frames(a, b)
+        world.run(20 * TIMEOUT_MS)
+        assert bulk_frames(a, b) == before
+        assert one_link(a, b, BULK)
+        assert a.send(b, b"text", BULK)
+        world.run(20 * TIMEOUT_MS)
+        assert b.texts(BULK) == [b"text"]
+        assert one_link(a, b, BULK)
+        assert [link.reconnects for link in a.transport.statistics()] == [0, 0]
+
+    run(story)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_use_of_a_resting_link_shows_whether_it_works(answers: bool) -> None:
+    """Silence counts from the first frame: neither is the rest held against it, nor is it found out late."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await resting(world)
+        if not answers:
+            hold_back(a, b, BULK)
+        a.send(b, b"text", BULK)
+        world.run(TIMEOUT_MS - HEARTBEAT_MS)
+        assert a.transport.is_up(b.name, BULK)
+        world.run(HEARTBEAT_MS + TICK_MS)
+        assert (("bulk down", b.name, "silent") in a.recorder.events) is not answers
+
+    run(story)
+
+
+def test_rest_is_not_held_against_a_queue_that_waits() -> None:
+    """What cannot be sent at once after a rest has as long as anything else."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await resting(world)
+        world.network.cut(a.name, b.name)
+        a.send(b, b"text", BULK)
+        world.run(TIMEOUT_MS // 2)
+        world.network.heal()
+        world.run(2 * TIMEOUT_MS)
+        assert b.texts(BULK) == [b"text"]
+        assert a.recorder.events == [("up", b.name)]
+
+    run(story)
+
+
+def test_resting_link_goes_with_the_silent_data_link() -> None:
+    """Its sender learns at once that the node cannot be reached, as if there had been signs of life."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await resting(world)
+        world.network.cut(a.name, b.name)
+        await world.until(lambda: not a.transport.is_up(b.name))
+        assert not a.transport.is_up(b.name, BULK)
+        world.network.heal()
+        await world.until(lambda: one_link(a, b, DATA) and one_link(a, b, BULK))
+
+    run(story)
+
+
+def test_resting_link_the_other_side_has_lost_makes_room() -> None:
+    async def story(world: MemoryWorld) -> None:
+        a, b = await resting(world)
+        hold_back(a, b, BULK)
+        b.transport._close(b.transport._up[BULK][a.name], "lost")
+        await world.until(lambda: one_link(a, b, BULK))
+        assert a.recorder.events[1:] == [("bulk down", b.name, "replaced by a newer link")]
+
+    run(story)
+
+
+def test_new_data_link_tries_the_resting_one() -> None:
+    """Only one side may know where the other one is: here b, which has lost its bulk link, waits for a."""
+
+    async def story(world: MemoryWorld) -> None:
+        a, b = await resting(world)
+        hold_back(a, b, BULK)
+        for lane in LANES:
+            del b.transport._dials[a.name, lane]
+        b.transport._close(b.transport._up[BULK][a.name], "lost")
+        world.run(5 * TIMEOUT_MS)
+        assert not b.transport.is_up(a.name, BULK)
+        a.transport._up[DATA][b.name].wire.abort()
+        world.run(2 * TIMEOUT_MS)
+        assert one_link(a, b, BULK)
 
     run(story)
 

@@ -246,6 +246,24 @@ def test_failed_roll_back_refuses_writes_until_reopened() -> None:
     assert contents(open_log(files)) == {digest(1): b"v"}
 
 
+def test_sync_that_ends_after_a_failed_roll_back_lets_no_write_in() -> None:
+    files = SimFiles()
+    engine = open_log(files)
+    engine.put(digest(1), b"n", b"v")
+    request = engine.sync_begin()
+    assert request is not None
+    files.inject(Fault("write", errno.EIO, taken=30))
+    files.inject(Fault("truncate"))
+    with pytest.raises(StorageFailed):
+        engine.put(digest(2), b"n", b"w")
+    request.run()
+    engine.sync_done(request, None)
+    before = len(files.trace)
+    with pytest.raises(StorageFailed):
+        engine.put(digest(2), b"n", b"w")
+    assert len(files.trace) == before
+
+
 def test_numbers_that_fit_no_field_are_the_callers_fault() -> None:
     engine = open_log(SimFiles())
     for space in (-1, 1 << 32):

@@ -21,13 +21,14 @@ from sadik.errors import LimitReached, Overloaded, QuorumMissed, SadikError, Sto
 from sadik.ids import NodeId
 from sadik.kernels import replica, resp, versions
 from sadik.members.view import NOBODY, View
-from sadik.node.buckets import Bucket, BucketProperties, BucketRegistry
+from sadik.node.buckets import Bucket, BucketRegistry
 from sadik.node.coordinator.flight import Flights
 from sadik.node.coordinator.instruments import CoordinatorInstruments
 from sadik.node.coordinator.options import Options
 from sadik.node.coordinator.outcomes import FAILED
 from sadik.node.coordinator.quorum import Needs, Uniform, needs_of
 from sadik.node.coordinator.under_way import Flight, Local
+from sadik.node.coordinator.uniforms import Uniforms
 from sadik.node.items import Item, Named
 from sadik.node.operations import DIGEST_BYTES, Operations
 from sadik.node.records import Record
@@ -76,7 +77,6 @@ class FallbackMint:
 class Core:
     """Attributes:
     view: The layout and who is up.
-    others, down: The other nodes of the layout, by whether they are up.
     fallback_actor: Mints where this node coordinates as none of the primaries.
     """
 
@@ -124,11 +124,7 @@ class Core:
     def on_view(self, view: View) -> None:
         """The layout, or who is up, has changed."""
         self.view = view
-        others = [(node, up) for node, up in zip(view.nodes, view.up, strict=True) if node != self.node]
-        self.others = tuple([node for node, up in others if up])
-        self.down = tuple([node for node, up in others if not up])
-        self._uniform_of: BucketProperties | None = None
-        self._uniform: Uniform | None = None
+        self._uniforms = Uniforms(view)
 
     def _redraw_fallback_actor(self) -> None:
         # It may have minted in what is gone now (DESIGN 3).
@@ -138,35 +134,16 @@ class Core:
         return needs_of(bucket.properties, options, self.view.effective_n(bucket.properties.n))
 
     def uniform(self, operations: Operations, options: Options | None) -> Uniform | None:
-        """What a batch needs, where every node is a primary of every key, all operations need the same, and
-        can get it now; else None.
+        """What a batch needs, where all of its operations need the same of the same replicas, and can get it
+        now; else None.
         """
-        spans = operations.spans
-        if options is None and len(spans) == 1:
-            # Almost every batch: found once for a view and bucket. Properties are replaced, never changed.
-            properties = spans[0].bucket.properties
-            if properties is not self._uniform_of:
-                self._uniform = self._uniform_needs(properties, None)
-                self._uniform_of = properties
-            found = self._uniform
-        else:
-            wanted = {self._uniform_needs(span.bucket.properties, options) for span in spans}
-            found = wanted.pop() if len(wanted) == 1 else None
+        found = self._uniforms.of(operations.count, operations.spans, operations.digests, options)
         if found is None or self.flights.bytes_held > self.config.peers.in_flight_bytes_max:
             return None
         if (found.down and self.hints.full) or not found.writable:
             writing = operations.kinds.find(resp.SET, 0, operations.count) >= 0
             return None if writing else found
         return found
-
-    def _uniform_needs(self, properties: BucketProperties, options: Options | None) -> Uniform | None:
-        if self.view.me < 0 or not self.view.targets(properties.n).everywhere:
-            return None
-        needs = needs_of(properties, options, self.view.effective_n(properties.n))
-        live = 1 + len(self.others)
-        if live < needs.read:
-            return None
-        return Uniform(needs.read, needs.write, live >= needs.write, self.others, self.down)
 
     def deadline(self, options: Options | None) -> int:
         return self.clock.monotonic_ns() + self.timeout_ms(options) * 1_000_000

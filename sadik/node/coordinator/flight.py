@@ -4,7 +4,7 @@ A *flight* is one batch that this node coordinates. It is answered once every op
 on until every replica has answered or is given up: then what reads found stale is repaired, and what writes
 could not deliver is kept as hints. Per batch there are a few objects; per operation there are array elements.
 
-On the usual path (every node holds every key, all operations need the same) two integers count the replies.
+On the usual path (all operations need the same of the same replicas) two integers count the replies.
 Anything uneven, a lost replica or a refusal, turns them into a ``Tally``.
 
 Pure of the event loop: called with replies, lost links, finished syncs and ticks. Each of these works on the
@@ -111,10 +111,13 @@ class Flights:
     # Out.
 
     def launch_uniform(self, flight: Flight, uniform: Uniform) -> None:
-        """Send a batch of which every node is a primary: the same frames to all others, hints for those that
-        are down."""
+        """Send a batch whose operations have the same primaries: the same frames to all of them, hints for
+        those that are down.
+        """
         local, count, kinds = flight.local, flight.count, flight.kinds
         flight.uniform = uniform
+        if not uniform.here:
+            flight.own = np.zeros(count, bool)
         self._opened(flight)
         read: bytes | None = None
         reading = kinds.find(resp.GET) >= 0
@@ -125,7 +128,7 @@ class Flights:
             reading = bool(read)
         # Before anything is sent: what cannot be sent at once turns these into a tally.
         if reading:
-            flight.r_left = uniform.read - 1
+            flight.r_left = uniform.read - uniform.here
         if local.sets:
             flight.w_left = uniform.write - (0 if local.pending else 1)
             packet, index = packets.encode_sets(

@@ -99,7 +99,7 @@ class PlainRequests:
             self._finish_alone(operations, applied, _cut(stops, applied.taken), done)
             return applied.taken
         uniform = core.uniform(operations, options)
-        if uniform is None:
+        if uniform is None or not uniform.here:
             needs = [core.needs(span.bucket, options) for span in operations.spans]
             turn = Turn(operations.kinds, operations.count, stops, done)
             self._split(operations, needs, turn, deadline_ns, forwarded=forwarded)

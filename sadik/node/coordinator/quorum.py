@@ -60,15 +60,17 @@ def _first(option: int | None, default: int | None) -> int:
 
 
 class Uniform(NamedTuple):
-    """What a batch needs whose operations have every node as a primary and all need the same, as one view
-    has it.
+    """What a batch needs whose operations all have the same primaries and need the same, as one view has it;
+    nobody is asked in the place of another.
 
     Attributes:
+        here: This node is one of the primaries.
         read, write: Replies needed, the own one included. There are enough nodes for reads.
         writable: There are enough for writes, too.
-        others, down: The other nodes, by whether they are up.
+        others, down: The primaries but this node, by whether they are up.
     """
 
+    here: bool
     read: int
     write: int
     writable: bool

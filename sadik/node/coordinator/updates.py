@@ -13,7 +13,7 @@ from sadik.kernels import resp, versions
 from sadik.members.view import NOBODY
 from sadik.node.coordinator.core import Core, Targets, needed
 from sadik.node.coordinator.options import Options
-from sadik.node.coordinator.quorum import Needs
+from sadik.node.coordinator.quorum import Needs, Uniform
 from sadik.node.coordinator.under_way import Flight, Local
 from sadik.node.items import Named
 from sadik.node.operations import DIGEST_BYTES, Operations, Span
@@ -60,7 +60,6 @@ class RecordRequests:
             done({})
             return
         operations = _operations_of(list(named.values()), resp.GET)
-        needs = [self._core.needs(span.bucket, options) for span in operations.spans]
 
         def sink(flight: Flight) -> None:
             if flight.local.errors:
@@ -78,12 +77,12 @@ class RecordRequests:
                 return
             done(records)
 
-        self._read(operations, needs, self._core.deadline(options), sink, done)
+        self._read(operations, options, self._core.deadline(options), sink, done)
 
     def _read(
         self,
         operations: Operations,
-        needs: list[Needs],
+        options: Options,
         deadline_ns: int,
         sink: Callable[[Flight], None],
         refuse: Callable[[SadikError], None],
@@ -95,24 +94,29 @@ class RecordRequests:
             return
         started_ns = self._core.clock.monotonic_ns()
         count = operations.count
-        targets = self._core.targets(operations)
-        primaries, reachable, coordinators = targets
-        need, need_primary = needed(operations, needs)
-        live = reachable != NOBODY
-        short = (live.sum(axis=1) < need) | ((live & (reachable == primaries)).sum(axis=1) < need_primary)
-        # A node without a layout needs nobody's answer, and has none.
-        short |= coordinators == NOBODY
-        if short.any():
-            refuse(self._core.refusal(targets, need, need_primary, int(np.flatnonzero(short)[0])))
-            return
-        own = ((primaries == self._core.view.me) | (reachable == self._core.view.me)).any(axis=1)
+        uniform = self._core.uniform(operations, options)
+        if uniform is not None:
+            own = [uniform.here] * count
+        else:
+            targets = self._core.targets(operations)
+            primaries, reachable, coordinators = targets
+            need, need_primary = needed(operations, self._needs(operations, options))
+            live = reachable != NOBODY
+            short = (live.sum(axis=1) < need) | ((live & (reachable == primaries)).sum(axis=1) < need_primary)
+            # A node without a layout needs nobody's answer, and has none.
+            short |= coordinators == NOBODY
+            if short.any():
+                refuse(self._core.refusal(targets, need, need_primary, int(np.flatnonzero(short)[0])))
+                return
+            me = self._core.view.me
+            own = ((primaries == me) | (reachable == me)).any(axis=1).tolist()
         digests = [bytes(operations.digests[DIGEST_BYTES * i : DIGEST_BYTES * (i + 1)]) for i in range(count)]
-        sets = self._own_sets(digests) if own.any() else [b""] * count
+        sets = self._own_sets(digests) if any(own) else [b""] * count
         if len(sets) < count:
             refuse(self._core.vnodes.too_much())
             return
         # What this node holds of keys that are not its own says nothing.
-        held = [one if mine else b"" for one, mine in zip(sets, own.tolist(), strict=True)]
+        held = [one if mine else b"" for one, mine in zip(sets, own, strict=True)]
         status = bytearray(ERROR if one is None else STORED if one else ABSENT for one in held)
         readable = [one or b"" for one in held]
         offsets = np.concatenate(([0], np.cumsum([len(one) for one in readable], dtype=np.int64)))
@@ -125,6 +129,17 @@ class RecordRequests:
             bytearray(count), b"", nothing, nothing, stored, None, b"", nothing, prints.tobytes(), 0
         )
         flight = Flight(operations, local, sink, started_ns, deadline_ns)
+        if uniform is not None and ERROR not in status:
+            self._core.flights.launch_uniform(flight, uniform)
+        else:
+            self._launch(flight, operations, options)
+
+    def _needs(self, operations: Operations, options: Options) -> list[Needs]:
+        """Of each span."""
+        return [self._core.needs(span.bucket, options) for span in operations.spans]
+
+    def _launch(self, flight: Flight, operations: Operations, options: Options) -> None:
+        targets, needs = self._core.targets(operations), self._needs(operations, options)
         self._core.flights.launch(flight, self._core.view, needs, targets[:2])
 
     def _own_sets(self, digests: Sequence[bytes]) -> list[bytes | None]:
@@ -163,7 +178,11 @@ class RecordRequests:
             for record in changed
         ]
         operations = _operations_of(named, resp.SET)
-        needs = [self._core.needs(span.bucket, options) for span in operations.spans]
+        uniform = self._core.uniform(operations, options)
+        if uniform is not None and uniform.here:
+            self._commit_uniform(changed, operations, uniform, self._core.deadline(options), done)
+            return
+        needs = self._needs(operations, options)
         targets = self._core.targets(operations)
         refusal = self._commit_refusal(operations, needs, targets)
         if refusal is not None:
@@ -226,6 +245,33 @@ class RecordRequests:
                 fallback=bool(fallback),
             )
         settle(())
+
+    def _commit_uniform(
+        self,
+        changed: list[Record],
+        operations: Operations,
+        uniform: Uniform,
+        deadline_ns: int,
+        done: Callable[[SadikError | None], None],
+    ) -> None:
+        """Here first, then to the other primaries."""
+        started_ns = self._core.clock.monotonic_ns()
+        try:
+            ticket = self._core.vnodes.commit(changed)
+        except StorageError as error:
+            done(error)
+            return
+
+        def sink(flight: Flight) -> None:
+            # The worst: one that says that something may have been applied.
+            failed = sorted(
+                flight.local.errors.values(), key=lambda error: not getattr(error, "maybe_applied", False)
+            )
+            done(failed[0] if failed else None)
+
+        pending = ticket if self._core.sync.pending(ticket) else 0
+        flight = Flight(operations, _written(changed, pending), sink, started_ns, deadline_ns)
+        self._core.flights.launch_uniform(flight, uniform)
 
     def _commit_alone(self, changed: list[Record], done: Callable[[SadikError | None], None]) -> None:
         try:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from sadik.kernels import versions
 from sadik.sim.checkers.oracle import Oracle, Violation
-from sadik.sim.history import Dot
+from sadik.sim.checkers.quorum import LOSING
+from sadik.sim.history import Dot, FaultKind
 
 Merge = Callable[[bytes, bytes], bytes]
+
+_LOSSES: Final[tuple[FaultKind, ...]] = (*LOSING, "power_cut", "sync_failed")
 
 
 def dots_are_unique(oracle: Oracle) -> list[Violation]:
@@ -42,7 +46,8 @@ def _dots(oracle: Oracle) -> Iterator[tuple[bytes, Dot, bytes | None, str, tuple
 
 def merge_is_a_join(oracle: Oracle, merge: Merge = versions.merge) -> list[Violation]:
     """D6: in whatever order the sets of a key that were seen are merged, the result is the same, and merging
-    it again changes nothing; a replica at the end has nothing less, but for what has expired.
+    it again changes nothing; a replica at the end has nothing less than what no disk has lost since,
+    but for what has expired.
 
     The laws themselves are property tests of the kernel; this is them, on what a run has made.
     """
@@ -66,11 +71,28 @@ def merge_is_a_join(oracle: Oracle, merge: Merge = versions.merge) -> list[Viola
                 found.append(Violation("D6", f"the merge of all has not what {where} has", (), key))
         if not oracle.settled:
             continue
+        kept = b""
+        for encoded in _kept(oracle, key):
+            kept = merge(kept, encoded)
         for node, stored in oracle.replicas(key).items():
             encoded = stored.encoded
-            if encoded and merge(encoded, one) != encoded and _live(oracle, encoded) != _live(oracle, one):
+            if encoded and merge(encoded, kept) != encoded and _live(oracle, encoded) != _live(oracle, kept):
                 found.append(Violation("D6", f"{node} at the end has less than all that was seen", (), key))
     return found
+
+
+def _kept(oracle: Oracle, key: bytes) -> Iterator[bytes]:
+    """Sets of a key that were seen, but for those whose disk has lost something since: it may have been alone
+    with a write that nobody acknowledged. What was acknowledged is D2's.
+    """
+    for stored in oracle.replicas(key).values():
+        yield stored.encoded
+    for recovery in oracle.history.recoveries:
+        if not any(
+            recovery.node in fault.nodes and (fault.kind in _LOSSES or fault.end_ms < 0)
+            for fault in oracle.overlapping(recovery.at_ms, oracle.end_ms)
+        ):
+            yield from (one.encoded for one in recovery.sets if one.key == key and one.encoded)
 
 
 def _live(oracle: Oracle, encoded: bytes) -> list[versions.Value]:

@@ -289,6 +289,26 @@ def test_a_replica_with_less_than_all_that_was_seen_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("power_cut", 1.0, nodes=("n1",)),
+        Fault("flip", 1.0, 2.0, nodes=("n1",)),
+        Fault("wiped", 1.0, 1.0, nodes=("n1",)),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_what_one_disk_had_and_lost_need_not_be_there_at_the_end(fault: Fault) -> None:
+    """Where nobody acknowledged it. The loss of another disk is no excuse."""
+    store, history, _ = settled()
+    more = store.sets[KEY].event(actor=7, stamp=2 << 60, payload=b"more", covers=())
+    history.add(Recovery("n1", 0.0, "crash", 0.0, [StoredSet.decode(KEY, more.encoded)]))
+    history.add(fault)
+    assert not found(history, "D6")
+    history.faults[-1] = replace(fault, nodes=("n2",))
+    assert found(history, "D6")
+
+
+@pytest.mark.parametrize(
     "merge", [lambda one, other: one or other, lambda one, other: versions.merge(one, other) if one else b""]
 )
 def test_a_merge_that_is_no_join_is_reported(merge: Callable[[bytes, bytes], bytes]) -> None:

@@ -22,6 +22,7 @@ from sadik.env.entropy import Entropy, random_uint64
 from sadik.errors import SadikError, Unavailable
 from sadik.ids import NodeId
 from sadik.members.view import View
+from sadik.node.background import woken
 from sadik.node.buckets import Bucket
 from sadik.node.items import Item
 from sadik.node.repair.exchange.answers import Answers
@@ -196,15 +197,13 @@ class ExchangeService:
 
     async def _run(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._wait_s()):
-                    await self._wake.wait()
-            except TimeoutError:
+            await woken(self._wake, self._wait_s())
+            self._wake.clear()
+            if not self._wanted:
                 await self._run_round(None, everybody=False)
-            else:
+            while self._wanted:
                 self._wake.clear()
-                while self._wanted:
-                    await self._run_round(self._wanted.pop(0), everybody=True)
+                await self._run_round(self._wanted.pop(0), everybody=True)
 
     def _wait_s(self) -> float | None:
         """Jittered, so that the nodes of a cluster started together do not exchange together."""

@@ -21,6 +21,7 @@ from sadik.env.clock import Clock
 from sadik.errors import SadikError, StorageError
 from sadik.ids import NodeId
 from sadik.members.view import View
+from sadik.node.background import woken
 from sadik.node.items import Item
 from sadik.node.repair.hints import Hint, HintStore
 from sadik.node.repair.replay.parcels import LocalSets, pack
@@ -230,7 +231,7 @@ class HintReplay:
                 self._wake.clear()
                 for owner in self._due():
                     self._running[owner] = group.create_task(self._serve(owner), name=f"hints for {owner}")
-                await _within(self._wake, self._pause_s())
+                await woken(self._wake, self._pause_s())
 
     def _pause_s(self) -> float:
         """How long to wait for the next owner whose time comes, and for hints that nobody has announced."""
