@@ -13,6 +13,7 @@ from typing import Any, Final
 from sadik.comms.transport import Identity
 from sadik.ids import NodeId
 from sadik.kernels import versions
+from sadik.node import birth
 from sadik.node.repair.hints import Hint
 from sadik.sim.client import Journal, SimClient
 from sadik.sim.cluster import NotInTime, SimCluster
@@ -230,15 +231,23 @@ class World:
     def _start_again(self, node: SimNode) -> None:
         if node.failure:
             self.trace.note("refuses", node.name, node.failure)
-            hurt = [fault for fault in self.history.faults if node.name in fault.nodes]
-            if not node.failure.startswith("CorruptRecord") or not any(one.kind in ROT for one in hurt):
-                self.findings.add("X", f"{node.name} has ended by itself: {node.failure}")
-            # What refuses to start on a damaged disk gets an empty one, and the others' data.
-            now_ms = self.now_ms()
-            self.history.add(Fault("wiped", now_ms, now_ms, (node.name,)))
-            self.sometimes.see("damaged disk refused")
-            node.adopt_disk(SimFiles())
+            self._replace_disk(node)
         node.start()
+
+    def _replace_disk(self, node: SimNode) -> None:
+        """What refuses to start on a damaged disk gets an empty one, and the others' data. Without room for
+        its birth record it has an empty one, and is tried again.
+        """
+        now_ms = self.now_ms()
+        hurt = [fault for fault in self.history.faults if node.name in fault.nodes]
+        if f"{birth.FILE_NAME}.new" in node.failure and any(one.kind == "full" for one in hurt):
+            self.history.add(Fault("crash", now_ms, now_ms, (node.name,)))
+            return
+        if not node.failure.startswith("CorruptRecord") or not any(one.kind in ROT for one in hurt):
+            self.findings.add("X", f"{node.name} has ended by itself: {node.failure}")
+        self.history.add(Fault("wiped", now_ms, now_ms, (node.name,)))
+        self.sometimes.see("damaged disk refused")
+        node.adopt_disk(SimFiles())
 
     def _lose(self, node: SimNode) -> None:
         """A node never comes back."""

@@ -337,15 +337,25 @@ def test_fallbacks_that_count_as_primaries_are_reported() -> None:
     assert found(history, "Q3")
 
 
+EARLY_MS = WALL_MS - 500
+"""Nodes run, and nobody has asked for anything."""
+
+
 @pytest.mark.parametrize(
     ("faults", "wrong"),
     [
-        ([Fault("crash", 0, nodes=("n1",))], False),
-        ([Fault("crash", 0, nodes=("n1",)), Fault("pause", 0, nodes=("n2",))], True),
-        ([Fault("crash", 0, nodes=("n1",)), Fault("crash", 0, WALL_MS, nodes=("n2",))], False),
-        ([Fault("split", 0, nodes=("n4", "n1"), others=("n2", "n3", "n5"))], True),
-        ([Fault("split", 0, nodes=("n2", "n3", "n5"), others=("n1", "n4"))], True),
-        ([Fault("split", 0, nodes=("n4",), others=("n1", "n2"))], False),
+        ([Fault("crash", EARLY_MS, nodes=("n1",))], False),
+        ([Fault("crash", EARLY_MS, nodes=("n1",)), Fault("pause", EARLY_MS, nodes=("n2",))], True),
+        (
+            [
+                Fault("crash", EARLY_MS, nodes=("n1",)),
+                Fault("crash", EARLY_MS, WALL_MS, nodes=("n2",)),
+            ],
+            False,
+        ),
+        ([Fault("split", EARLY_MS, nodes=("n4", "n1"), others=("n2", "n3", "n5"))], True),
+        ([Fault("split", EARLY_MS, nodes=("n2", "n3", "n5"), others=("n1", "n4"))], True),
+        ([Fault("split", EARLY_MS, nodes=("n4",), others=("n1", "n2"))], False),
     ],
 )
 def test_more_primaries_than_were_in_reach_are_reported(faults: list[Fault], wrong: bool) -> None:

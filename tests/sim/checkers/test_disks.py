@@ -15,6 +15,7 @@ from sadik.sim.history import (
     History,
     Operation,
     Recovery,
+    Run,
     Seen,
     Setup,
     StoredSet,
@@ -248,6 +249,27 @@ def test_primaries_store_in_the_engine_of_the_data_alone(detail: str, wrong: boo
     fault = Fault("sync_failed", write.start_ms - 1, write.end_ms + 1, ("n1", "n3"), detail=detail)
     store.history.add(fault)
     history = store.finish()
+    assert bool(found(history, "S6")) is wrong
+
+
+@pytest.mark.parametrize(("kind", "wrong"), [("sync_failed", False), ("full", True)])
+def test_a_node_that_was_started_again_has_its_engine_opened_anew(kind: FaultKind, wrong: bool) -> None:
+    """By the end of another fault; a full disk stays full."""
+    history, write = acknowledged(kind, ("n1", "n3"), "" if kind == "sync_failed" else "0")
+    write.primaries = ()
+    invariant = "S6" if kind == "sync_failed" else "S7"
+    assert found(history, invariant)
+    history.add(Run("n3", write.start_ms - 0.5))
+    assert bool(found(history, invariant)) is wrong
+
+
+@pytest.mark.parametrize(("ended_ms", "wrong"), [(-2, True), (1, False)])
+def test_a_crash_that_came_later_took_nobody_out_of_reach(ended_ms: float, wrong: bool) -> None:
+    """n1 cannot store, and n3 is down, unless it died later, in the middle of an operation on its disk."""
+    history, write = acknowledged("sync_failed", ("n1",))
+    write.primaries = ()
+    history.add(Fault("crash", write.start_ms - 3, write.end_ms + 5, ("n3",)))
+    history.add(Run("n3", write.start_ms - 9, write.start_ms + ended_ms))
     assert bool(found(history, "S6")) is wrong
 
 
