@@ -5,7 +5,7 @@ from libc.math cimport log
 WINDOW_BYTES = 128 * 1024
 
 cdef enum:
-    WINDOW = 128 * 1024
+    WINDOW = 131072
 
 
 cdef class Path:
