@@ -893,7 +893,7 @@ cdef class Runs:
         for lane in self.lanes:
             lane.wait()
 
-    cdef Py_ssize_t first(self, Py_ssize_t number) except -1:
+    cdef Py_ssize_t first(self, Py_ssize_t number) except? -1:
         if not 0 <= number < len(self.lanes):
             raise ValueError(f"there is no run {number} of {len(self.lanes)}")
         return self.stops[number - 1] if number else 0
