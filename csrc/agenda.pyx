@@ -194,17 +194,22 @@ cdef class Agenda:
         self.count += 1
         return 0
 
-    cdef Timer at(self, double when, callback, tuple args, context):
-        cdef Timer timer = Timer.__new__(Timer)
+    cdef Process fill(self, Due due, callback, tuple args, context):
+        """Say what is to be done; returns whose it is."""
         cdef Process process
         if context is None:
             context = PyContext_CopyCurrent()
             process = self.current()
         else:
             process = self.process_of(context)
-        timer.callback = callback
-        timer.args = args
-        timer.context = context
+        due.callback = callback
+        due.args = args
+        due.context = context
+        return process
+
+    cdef Timer at(self, double when, callback, tuple args, context):
+        cdef Timer timer = Timer.__new__(Timer)
+        cdef Process process = self.fill(timer, callback, args, context)
         timer.time = when
         timer.agenda = self
         if process.alive and not self._ended:
@@ -217,15 +222,7 @@ cdef class Agenda:
 
     def call_soon(self, callback, *args, context=None):
         cdef Due due = Due.__new__(Due)
-        cdef Process process
-        if context is None:
-            context = PyContext_CopyCurrent()
-            process = self.current()
-        else:
-            process = self.process_of(context)
-        due.callback = callback
-        due.args = args
-        due.context = context
+        cdef Process process = self.fill(due, callback, args, context)
         if process.alive and not self._ended:
             self.put(process, due)
         return due

@@ -95,12 +95,13 @@ class RecordRequests:
         started_ns = self._core.clock.monotonic_ns()
         count = operations.count
         uniform = self._core.uniform(operations, options)
+        routed = None
         if uniform is not None:
             own = [uniform.here] * count
         else:
-            targets = self._core.targets(operations)
+            needs, targets = routed = self._routed(operations, options)
             primaries, reachable, coordinators = targets
-            need, need_primary = needed(operations, self._needs(operations, options))
+            need, need_primary = needed(operations, needs)
             live = reachable != NOBODY
             short = (live.sum(axis=1) < need) | ((live & (reachable == primaries)).sum(axis=1) < need_primary)
             # A node without a layout needs nobody's answer, and has none.
@@ -132,15 +133,13 @@ class RecordRequests:
         if uniform is not None and ERROR not in status:
             self._core.flights.launch_uniform(flight, uniform)
         else:
-            self._launch(flight, operations, options)
+            needs, targets = routed or self._routed(operations, options)
+            self._core.flights.launch(flight, self._core.view, needs, targets[:2])
 
-    def _needs(self, operations: Operations, options: Options) -> list[Needs]:
-        """Of each span."""
-        return [self._core.needs(span.bucket, options) for span in operations.spans]
-
-    def _launch(self, flight: Flight, operations: Operations, options: Options) -> None:
-        targets, needs = self._core.targets(operations), self._needs(operations, options)
-        self._core.flights.launch(flight, self._core.view, needs, targets[:2])
+    def _routed(self, operations: Operations, options: Options) -> tuple[list[Needs], Targets]:
+        """What each span needs, and where each operation goes."""
+        needs = [self._core.needs(span.bucket, options) for span in operations.spans]
+        return needs, self._core.targets(operations)
 
     def _own_sets(self, digests: Sequence[bytes]) -> list[bytes | None]:
         """What this node holds, what it keeps for others included; fewer where that is more than may be
@@ -182,8 +181,7 @@ class RecordRequests:
         if uniform is not None and uniform.here:
             self._commit_uniform(changed, operations, uniform, self._core.deadline(options), done)
             return
-        needs = self._needs(operations, options)
-        targets = self._core.targets(operations)
+        needs, targets = self._routed(operations, options)
         refusal = self._commit_refusal(operations, needs, targets)
         if refusal is not None:
             done(refusal)
